@@ -1,0 +1,89 @@
+/** What passes between the sequence state and the encoder. Legend: `n` tokens of the window, `D` model width, `R` rows. */
+
+/**
+ * A user's window at one moment, and which rows of its encoding are wanted.
+ *
+ * The tokens are the truth and are sent whole; the encoder's cache is only a shortcut, checked against them by digest.
+ */
+export interface EncodeSegment {
+  /** How many of the user's accepted tokens lie before this window. */
+  readonly windowStart: number;
+  /** Embedding rows, oldest first: `(n,)`, `n ≥ 1`. */
+  readonly entities: Int32Array;
+  /** Event times in whole seconds, never decreasing: `(n,)`. */
+  readonly timesS: Float64Array;
+  /** Rolling digest after every full page of 32 tokens, high and low words interleaved: `(2 * floor(n / 32),)`. */
+  readonly pageDigests: Uint32Array;
+  /** First row whose output is wanted; the rows `from … n-1` come back. */
+  readonly from: number;
+  /** The time that the newest row is asked about, whole seconds: its "next event" time. */
+  readonly queryTimeS: number;
+}
+
+/** One user's segments, encoded in this order: a new segment starts where the window slides or a late event is inserted. */
+export interface EncodeRequest {
+  readonly userId: string;
+  readonly segments: readonly EncodeSegment[];
+}
+
+/** Why rows before the wanted ones had to be computed as well. */
+export type CacheOutcome =
+  /** Only the provisional tail and the new rows were computed. */
+  | 'hit'
+  /** The user had no entry: never seen, or evicted. */
+  | 'cold'
+  /** The window had slid: absolute positions moved, every row is new. */
+  | 'window'
+  /** The tokens differ from the cached ones (a late event, an edit): recomputed from the point of divergence. */
+  | 'diverged'
+  /** The pool had no room for this user's rows even after eviction; computed without a cache. */
+  | 'uncached';
+
+export interface EncodedSegment {
+  /** Outputs of rows `from … n-1`, row-major `(R, D)`; the last is the embedding at `queryTimeS`. */
+  readonly rows: Float32Array;
+  /** Rows computed for this segment, from the first invalid one to the last. */
+  readonly rowsComputed: number;
+  readonly outcome: CacheOutcome;
+}
+
+export interface EncodeResult {
+  readonly userId: string;
+  readonly segments: readonly EncodedSegment[];
+}
+
+/** Rows of one user to rank targets for, and, for the last row, the best entities. */
+export interface ScoreRequest {
+  /** `(R, D)` row-major. */
+  readonly rows: Float32Array;
+  /** Entity row whose rank is wanted per row, or 0 for none: `(R,)`. */
+  readonly targets: Int32Array;
+  /** Entities the user has seen, oldest first: `(S,)`. A target is never filtered by itself. */
+  readonly seen: Int32Array;
+  /** How many entries of `seen` count for row `r`: `(R,)`. */
+  readonly seenCount: Int32Array;
+  /** How many entities to return for the last row; 0 for none. */
+  readonly topK: number;
+}
+
+export interface ScoreResult {
+  /** 1-based rank of the target among all entities (1 + how many score strictly higher), 0 where none was asked: `(R,)`. */
+  readonly ranks: Int32Array;
+  /** Best entities of the last row, best first: `(≤ topK,)`. */
+  readonly topEntities: Int32Array;
+  readonly topScores: Float32Array;
+}
+
+/** Counters of the encoder since its start, summed over its workers, and its memory now. */
+export interface EncoderStats {
+  readonly workers: number;
+  readonly segments: number;
+  readonly rowsComputed: number;
+  readonly outcomes: Readonly<Record<CacheOutcome, number>>;
+  readonly evictions: number;
+  readonly restarts: number;
+  /** Users with an entry in the KV cache. */
+  readonly users: number;
+  readonly kvBytesUsed: number;
+  readonly kvBytesBudget: number;
+}
