@@ -1,0 +1,92 @@
+/** The unit of work as it passes from step to step: one fetched batch of one input partition. */
+import type { DeadLetter, Disposition, PositionedAction, SourceRecord } from './action.ts';
+import type { EncodedSegment, EncodeRequest, ScoreResult } from './encoding.ts';
+import type { CandidateScores, PrequentialRank, UserEmbedding } from './output.ts';
+
+/** Consecutive records of one partition. The source fetches that partition's next batch only after `ack`. */
+export interface SourceBatch {
+  readonly topic: string;
+  readonly partition: number;
+  readonly records: readonly SourceRecord[];
+  /** Offset of the first record that comes after this batch: what a commit stores. */
+  readonly nextOffset: number;
+  /** When the batch was read, ms since the epoch. */
+  readonly readAtMs: number;
+  /** Tells the source that all of this batch is published and its position committed. Called once. */
+  readonly ack: () => void;
+}
+
+export interface DecodedBatch {
+  readonly source: SourceBatch;
+  /** In record order. */
+  readonly actions: readonly PositionedAction[];
+  readonly deadLetters: readonly DeadLetter[];
+}
+
+export interface ProcessedAction {
+  readonly action: PositionedAction;
+  readonly disposition: Disposition;
+}
+
+/** An event whose item is ranked against the row before it. */
+export interface RankTarget {
+  /** Which segment of the request, and which of its wanted rows (from 0 at `from`). */
+  readonly segment: number;
+  readonly row: number;
+  /** Entity row. */
+  readonly entity: number;
+  /** How many of `seen` precede the event. */
+  readonly seenCount: number;
+  readonly priorEvents: number;
+  readonly action: PositionedAction;
+}
+
+/** An embedding to publish: the last row of a segment. */
+export interface PublishPoint {
+  readonly segment: number;
+  readonly version: number;
+  readonly sequenceLength: number;
+  readonly sequenceDigest: string;
+  readonly lastEventTimeMs: number;
+  readonly queryTimeMs: number;
+  /** How many of `seen` precede or are this point's newest event. */
+  readonly seenCount: number;
+  /** The newest input record included. */
+  readonly position: PositionedAction['position'];
+}
+
+/** All that one batch changed for one user. */
+export interface UserUpdate {
+  readonly userId: string;
+  readonly request: EncodeRequest;
+  readonly targets: readonly RankTarget[];
+  readonly publish: readonly PublishPoint[];
+  /** Entity rows this user has acted on, oldest first, distinct. */
+  readonly seen: Int32Array;
+}
+
+export interface SequencedBatch {
+  readonly source: SourceBatch;
+  readonly processed: readonly ProcessedAction[];
+  readonly deadLetters: readonly DeadLetter[];
+  readonly updates: readonly UserUpdate[];
+}
+
+export interface EncodedUpdate {
+  readonly update: UserUpdate;
+  readonly segments: readonly EncodedSegment[];
+}
+
+export interface ScoredUpdate extends EncodedUpdate {
+  readonly scores: readonly ScoreResult[];
+}
+
+/** Everything a batch gives to the world, to be published before its position is committed. */
+export interface OutputBatch {
+  readonly source: SourceBatch;
+  readonly processed: readonly ProcessedAction[];
+  readonly deadLetters: readonly DeadLetter[];
+  readonly embeddings: readonly UserEmbedding[];
+  readonly scores: readonly CandidateScores[];
+  readonly quality: readonly PrequentialRank[];
+}
