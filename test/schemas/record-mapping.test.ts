@@ -1,0 +1,161 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import type { SourceRecord } from '../../schemas/action.ts';
+import type { RecordMapping } from '../../schemas/config.ts';
+import { compileMapping, type RecordMappingOptions } from '../../schemas/record-mapping.ts';
+
+const position = { topic: 'ratings.csv', partition: 0, offset: 7 };
+const mapping: RecordMapping = {
+  userId: '{userId}',
+  action: 'rating',
+  entity: 'movie:{movieId}',
+  value: 'rating',
+  eventTime: { field: 'timestamp', unit: 's' },
+};
+const row = { userId: '1', movieId: '31', rating: '2.5', timestamp: '1260759144' };
+
+const decode = (value: unknown, change: Partial<RecordMapping> = {}, options: RecordMappingOptions = {}) =>
+  compileMapping({ ...mapping, ...change }, options).decode({ position, value: value as SourceRecord['value'] });
+const codeOf = (...args: Parameters<typeof decode>) => {
+  const result = decode(...args);
+  return result.ok ? 'ok' : result.code;
+};
+const messageOf = (...args: Parameters<typeof decode>) => {
+  const result = decode(...args);
+  return result.ok ? '' : result.message;
+};
+const timeOf = (timestamp: unknown, unit: RecordMapping['eventTime']['unit']) => {
+  const result = decode({ ...row, timestamp }, { eventTime: { field: 'timestamp', unit } });
+  return result.ok ? result.action.eventTimeMs : result.code;
+};
+
+describe('a mapping makes an action of a record', () => {
+  it('from a parsed row, JSON text and bytes alike', () => {
+    const action = {
+      eventId: 'ratings.csv/0/7',
+      userId: '1',
+      action: 'rating',
+      entity: 'movie:31',
+      value: 2.5,
+      eventTimeMs: 1260759144000,
+      position,
+    };
+    const text = JSON.stringify(row);
+    for (const value of [row, text, new TextEncoder().encode(text)]) expect(decode(value)).toEqual({ ok: true, action });
+  });
+
+  it('with dotted paths, several fields in a template, an event id and context', () => {
+    const result = decode(
+      { ...row, item: { id: 5, shop: { name: 'a' } }, eu: true, 'flat.name': 'f', none: null },
+      {
+        eventId: '{userId}-{timestamp}',
+        entity: '{item.shop.name}/{item.id}',
+        context: { eu: 'eu', flat: 'flat.name', absent: 'no.such', none: 'none' },
+      },
+    );
+    expect(result).toMatchObject({
+      ok: true,
+      action: { eventId: '1-1260759144', entity: 'a/5', context: { eu: 'true', flat: 'f' } },
+    });
+    expect(result.ok && Object.keys(result.action.context ?? {})).toEqual(['eu', 'flat']);
+  });
+
+  it('without a value where the field is absent, null or empty', () => {
+    for (const rating of [undefined, null, '']) {
+      const result = decode({ ...row, rating });
+      expect(result.ok && 'value' in result.action).toBe(false);
+      expect(result.ok).toBe(true);
+    }
+  });
+
+  it('and says which fields it needs', () => {
+    expect(compileMapping({ ...mapping, context: { a: 'b' } }).requiredFields).toEqual(['timestamp', 'userId', 'movieId']);
+  });
+});
+
+describe('a record that cannot be used says why, and never throws', () => {
+  it('names the field', () => {
+    expect(decode({ ...row, movieId: undefined })).toEqual({
+      ok: false,
+      code: 'FIELD_MISSING',
+      message: "field 'movieId' is missing",
+    });
+    expect(codeOf({ ...row, userId: null })).toBe('FIELD_MISSING');
+    expect(codeOf({ ...row, timestamp: '' })).toBe('FIELD_MISSING');
+    // Inherited names are no fields.
+    expect(codeOf(row, { userId: '{constructor}' })).toBe('FIELD_MISSING');
+    expect(codeOf(row, { userId: '{userId.length}' })).toBe('FIELD_MISSING');
+  });
+
+  it('refuses ids that are empty, too long, inexact, half characters or no scalars', () => {
+    for (const movieId of ['', 'x'.repeat(1019), 2 ** 53, Number.NaN, '\ud800', {}, []])
+      expect(codeOf({ ...row, movieId })).toBe('FIELD_INVALID');
+    expect(codeOf({ ...row, movieId: 'x'.repeat(1018) })).toBe('ok');
+    expect(codeOf({ ...row, movieId: '🎬' })).toBe('ok');
+    expect(messageOf({ ...row, userId: '' })).toContain("'userId'");
+  });
+
+  it('refuses values that are no numbers', () => {
+    for (const rating of ['good', '0x10', 'Infinity', '1,5', {}, Number.NaN])
+      expect(codeOf({ ...row, rating })).toBe('FIELD_INVALID');
+    for (const rating of ['-1', ' 2.50 ', '1e3', 0]) expect(codeOf({ ...row, rating })).toBe('ok');
+  });
+
+  it('refuses what is no object, and what is too large', () => {
+    for (const value of ['', 'nonsense', '[1]', '5', 'null', [], null, 5, Uint8Array.of(0xff, 0xfe)])
+      expect(codeOf(value)).toBe('RECORD_MALFORMED');
+    const text = JSON.stringify({ ...row, pad: 'é'.repeat(100) });
+    expect(codeOf(text, {}, { maxRecordBytes: text.length })).toBe('RECORD_TOO_LARGE');
+    expect(codeOf(text, {}, { maxRecordBytes: Buffer.byteLength(text) })).toBe('ok');
+    expect(codeOf(Buffer.from(text), {}, { maxRecordBytes: text.length })).toBe('RECORD_TOO_LARGE');
+  });
+
+  it('whatever it holds', () => {
+    const compiled = compileMapping({ ...mapping, entity: '{a.b}', context: { c: 'c' } });
+    const field = fc.oneof(fc.anything(), fc.string({ unit: 'binary' }), fc.double(), fc.constantFrom('1', 'x', '1260759144'));
+    const loose = fc.record(
+      { userId: field, rating: field, timestamp: field, a: fc.oneof(field, fc.record({ b: field })), c: field },
+      { requiredKeys: [] },
+    );
+    fc.assert(
+      fc.property(fc.oneof(loose, fc.json(), fc.string(), fc.uint8Array(), fc.anything()), (value) => {
+        const result = compiled.decode({ position, value: value as SourceRecord['value'] });
+        expect(result.ok ? typeof result.action.userId : result.message.length > 0).toBe(result.ok ? 'string' : true);
+      }),
+      { numRuns: 3_000 },
+    );
+  });
+});
+
+describe('an event time is exact and credible', () => {
+  it('in every unit', () => {
+    expect(timeOf('1260759144', 's')).toBe(1260759144000);
+    expect(timeOf(1260759144001, 'ms')).toBe(1260759144001);
+    expect(timeOf('1260759144001999', 'us')).toBe(1260759144001);
+    expect(timeOf('2009-12-14T02:52:24Z', 'iso')).toBe(1260759144000);
+    expect(timeOf('2009-12-14 02:52:24.1239', 'iso')).toBe(1260759144123);
+    expect(timeOf('2009-12-14T04:52:24+02:00', 'iso')).toBe(1260759144000);
+    expect(timeOf('2009-12-14T00:22:24-0230', 'iso')).toBe(1260759144000);
+    expect(timeOf('2009-12-14', 'iso')).toBe(1260748800000);
+  });
+
+  it('or it is refused', () => {
+    for (const time of ['soon', 'NaN', Number.NaN, 1.5, '1.5', true, {}, '-1', 1e300])
+      expect(timeOf(time, 's')).toBe('TIME_INVALID');
+    for (const time of ['2009-02-30', '2009-13-01', '2009-12-14T25:00:00Z', 'yesterday', 5])
+      expect(timeOf(time, 'iso')).toBe('TIME_INVALID');
+  });
+
+  it('neither before time.minMs nor too far ahead of the clock', () => {
+    const options = { minMs: 1_000, maxFutureMs: 500, now: () => 10_000 };
+    const at = (timestamp: number) => codeOf({ ...row, timestamp }, { eventTime: { field: 'timestamp', unit: 'ms' } }, options);
+    expect([at(999), at(1_000), at(10_500), at(10_501)]).toEqual(['TIME_INVALID', 'ok', 'ok', 'TIME_INVALID']);
+  });
+});
+
+describe('a bad template is refused when it is compiled', () => {
+  it.each(['movie:{movieId', 'movie:movieId}', '{}', '{a..b}', '{a{b}}', '{ }', ''])('%s', (entity) => {
+    expect(() => compileMapping({ ...mapping, entity })).toThrowError(expect.objectContaining({ code: 'CONFIG_INVALID' }));
+    expect(() => compileMapping({ ...mapping, entity })).toThrowError(/mapping\.entity/);
+  });
+});
