@@ -35,9 +35,13 @@ export interface RankTarget {
   readonly row: number;
   /** Entity row. */
   readonly entity: number;
-  /** How many of `seen` precede the event. */
+  /** Entries of `seen` before this one were forgotten when the event came (the list is bounded). */
+  readonly seenStart: number;
+  /** How many of `seen` precede the event: `seen[seenStart … seenCount-1]` is what the user had seen. */
   readonly seenCount: number;
   readonly priorEvents: number;
+  /** Digest over the window's tokens before the event: what the ranking embedding was made of. */
+  readonly sequenceDigest: string;
   readonly action: PositionedAction;
 }
 
@@ -49,6 +53,8 @@ export interface PublishPoint {
   readonly sequenceDigest: string;
   readonly lastEventTimeMs: number;
   readonly queryTimeMs: number;
+  /** Entries of `seen` before this one were forgotten at this point. */
+  readonly seenStart: number;
   /** How many of `seen` precede or are this point's newest event. */
   readonly seenCount: number;
   /** The newest input record included. */
@@ -61,7 +67,7 @@ export interface UserUpdate {
   readonly request: EncodeRequest;
   readonly targets: readonly RankTarget[];
   readonly publish: readonly PublishPoint[];
-  /** Entity rows this user has acted on, oldest first, distinct. */
+  /** Entity rows this user has acted on, in order of arrival; distinct from any `seenStart` on. */
   readonly seen: Int32Array;
 }
 
@@ -78,7 +84,33 @@ export interface EncodedUpdate {
 }
 
 export interface ScoredUpdate extends EncodedUpdate {
+  /** One per segment; empty where the segment was asked for no rank and no candidates. */
   readonly scores: readonly ScoreResult[];
+}
+
+/**
+ * One user's share of a batch, travelling alone so that a micro-batch mixes users of many batches. A batch that changed
+ * no user travels as one unit of `null`, so that its position is committed like any other's.
+ */
+export interface UpdateUnit {
+  readonly batch: SequencedBatch;
+  readonly update: UserUpdate | null;
+}
+
+export interface EncodedUnit {
+  readonly batch: SequencedBatch;
+  readonly update: EncodedUpdate | null;
+}
+
+export interface ScoredUnit {
+  readonly batch: SequencedBatch;
+  readonly update: ScoredUpdate | null;
+}
+
+/** A batch whose units have all come back. */
+export interface ScoredBatch {
+  readonly batch: SequencedBatch;
+  readonly updates: readonly ScoredUpdate[];
 }
 
 /** Everything a batch gives to the world, to be published before its position is committed. */

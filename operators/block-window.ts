@@ -1,0 +1,168 @@
+/** A bounded, time-ordered run of a user's events that forgets its oldest in whole blocks. Plain data, no RxJS. */
+import { requireInteger } from './require-option.ts';
+
+export interface WindowOptions {
+  /** Events a window may hold before its oldest block is dropped. */
+  readonly maxLength: number;
+  /** Events dropped at once; at most `maxLength`. */
+  readonly blockLength: number;
+}
+
+/** How many events lie before the window once `accepted` have been accepted: a pure function, so any batching gives the same window. */
+export const windowStartOf = (accepted: number, { maxLength, blockLength }: WindowOptions): number =>
+  blockLength * Math.ceil(Math.max(0, accepted - maxLength) / blockLength);
+
+/** @throws PipelineError `CONFIG_INVALID` unless `1 ≤ blockLength ≤ maxLength`, both integers */
+export function requireWindow({ maxLength, blockLength }: WindowOptions): WindowOptions {
+  requireInteger('window.maxLength', maxLength, 1);
+  requireInteger('window.blockLength', blockLength, 1);
+  // A block longer than the window would leave it empty after a slide.
+  requireInteger('window.maxLength (blockLength and up)', maxLength, blockLength);
+  return { maxLength, blockLength };
+}
+
+/** Rough cost of one event id beside its characters: string header, array slot, set entry, bytes. */
+const ID_BYTES = 72;
+const INITIAL_CAPACITY = 8;
+
+/**
+ * Events ordered by time, ties by arrival: the last `accepted - start` of them.
+ *
+ * - **time** append O(1) amortised, late insert O(n), dedup O(1)
+ * - **memory** at most `maxLength + 1` events, and the ids of at most `2 * maxLength` dropped ones
+ */
+export class BlockWindow {
+  readonly #options: WindowOptions;
+  #entities = new Int32Array(INITIAL_CAPACITY);
+  #timesMs = new Float64Array(INITIAL_CAPACITY);
+  #eventIds: string[] = [];
+  readonly #ids = new Set<string>();
+  #idChars = 0;
+  #accepted = 0;
+  #start = 0;
+  #droppedTimeMs = Number.NEGATIVE_INFINITY;
+  /** Ids of dropped events of the time `#droppedTimeMs`, oldest first: an event of that time may still be accepted. */
+  readonly #droppedIds = new Set<string>();
+
+  constructor(options: WindowOptions) {
+    this.#options = requireWindow(options);
+  }
+
+  get length(): number {
+    return this.#accepted - this.#start;
+  }
+
+  /** Events ever accepted. */
+  get accepted(): number {
+    return this.#accepted;
+  }
+
+  /** Accepted events that lie before the window. */
+  get start(): number {
+    return this.#start;
+  }
+
+  /** Whether accepting one more event drops a block. */
+  get slidesNext(): boolean {
+    return windowStartOf(this.#accepted + 1, this.#options) > this.#start;
+  }
+
+  /** `(length,)`, a view: valid until the next change. */
+  get entities(): Int32Array {
+    return this.#entities.subarray(0, this.length);
+  }
+
+  /** `(length,)`, a view: valid until the next change. */
+  get timesMs(): Float64Array {
+    return this.#timesMs.subarray(0, this.length);
+  }
+
+  get eventIds(): readonly string[] {
+    return this.#eventIds;
+  }
+
+  /** Estimate of what this window holds in memory. */
+  get bytes(): number {
+    const ids = this.#ids.size + this.#droppedIds.size;
+    return this.#entities.byteLength + this.#timesMs.byteLength + ids * ID_BYTES + this.#idChars;
+  }
+
+  has(eventId: string): boolean {
+    return this.#ids.has(eventId) || this.#droppedIds.has(eventId);
+  }
+
+  /** Whether an event of this time lies before the window: where it would belong has been forgotten. */
+  isBefore(timeMs: number): boolean {
+    return timeMs < this.#droppedTimeMs;
+  }
+
+  /** Where an event of this time belongs: after all of its time or earlier. */
+  indexFor(timeMs: number): number {
+    let low = 0;
+    let high = this.length;
+    if (high === 0 || this.#timesMs[high - 1]! <= timeMs) return high;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.#timesMs[middle]! <= timeMs) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  /** Inserts an event that `has` and `isBefore` have cleared; a block may be dropped, the event itself with it. */
+  insert(eventId: string, timeMs: number, entity: number): void {
+    const { length } = this;
+    const index = this.indexFor(timeMs);
+    this.#reserve(length + 1);
+    this.#entities.copyWithin(index + 1, index, length);
+    this.#timesMs.copyWithin(index + 1, index, length);
+    this.#entities[index] = entity;
+    this.#timesMs[index] = timeMs;
+    if (index === length) this.#eventIds.push(eventId);
+    else this.#eventIds.splice(index, 0, eventId);
+    this.#ids.add(eventId);
+    this.#idChars += eventId.length;
+    this.#accepted++;
+    const surplus = windowStartOf(this.#accepted, this.#options) - this.#start;
+    if (surplus > 0) this.#drop(surplus);
+  }
+
+  #drop(count: number): void {
+    const { length } = this;
+    const newestMs = this.#timesMs[count - 1]!;
+    if (newestMs !== this.#droppedTimeMs) this.#forgetDropped(0);
+    this.#droppedTimeMs = newestMs;
+    for (let i = 0; i < count; i++) {
+      const eventId = this.#eventIds[i]!;
+      this.#ids.delete(eventId);
+      if (this.#timesMs[i] === newestMs) this.#droppedIds.add(eventId);
+      else this.#idChars -= eventId.length;
+    }
+    this.#forgetDropped(2 * this.#options.maxLength);
+    this.#entities.copyWithin(0, count, length);
+    this.#timesMs.copyWithin(0, count, length);
+    this.#eventIds.splice(0, count);
+    this.#start += count;
+  }
+
+  /** Keeps the newest `keep` ids of dropped events. */
+  #forgetDropped(keep: number): void {
+    for (const eventId of this.#droppedIds) {
+      if (this.#droppedIds.size <= keep) return;
+      this.#droppedIds.delete(eventId);
+      this.#idChars -= eventId.length;
+    }
+  }
+
+  #reserve(needed: number): void {
+    if (needed <= this.#entities.length) return;
+    // Never more than a window and the event that makes it slide.
+    const capacity = Math.max(needed, Math.min(2 * this.#entities.length, this.#options.maxLength + 1));
+    const entities = new Int32Array(capacity);
+    const timesMs = new Float64Array(capacity);
+    entities.set(this.#entities);
+    timesMs.set(this.#timesMs);
+    this.#entities = entities;
+    this.#timesMs = timesMs;
+  }
+}

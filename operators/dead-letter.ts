@@ -1,0 +1,18 @@
+/** A record that a step gave up on, with what is needed to try it again. */
+import type { DeadLetter, SourceRecord } from '../schemas/action.ts';
+import type { ErrorCode } from '../schemas/errors.ts';
+
+/** The dead letter of `record`: bytes and text as they came, a parsed row as JSON. */
+export function deadLetter(record: SourceRecord, step: string, code: ErrorCode, message: string): DeadLetter {
+  return { position: record.position, code, step, message, original: originalOf(record.value) };
+}
+
+function originalOf(value: SourceRecord['value']): Uint8Array | string {
+  if (typeof value === 'string' || value instanceof Uint8Array) return value;
+  try {
+    return JSON.stringify(value, (_key, field: unknown) => (typeof field === 'bigint' ? String(field) : field));
+  } catch {
+    // A row that refers to itself: no reason to stop the stream.
+    return String(value);
+  }
+}

@@ -1,0 +1,115 @@
+/** Second step: actions become tokens of their users' sequences, and what has to be encoded because of them. */
+import { defer, map, type OperatorFunction } from 'rxjs';
+import type { DeadLetter, PositionedAction, SourcePosition, SourceRecord, UserAction } from '../schemas/action.ts';
+import type { DecodedBatch, ProcessedAction, SequencedBatch, UserUpdate } from '../schemas/batch.ts';
+import type { ErrorCode } from '../schemas/errors.ts';
+import { requireWindow, type WindowOptions } from './block-window.ts';
+import { deadLetter } from './dead-letter.ts';
+import { InMemorySequenceStore } from './in-memory-sequence-store.ts';
+import { requireInteger } from './require-option.ts';
+import type { SequenceStore } from './sequence-store.ts';
+import { type PublishMode, UpdateBuilder } from './update-builder.ts';
+import { UserSequence } from './user-sequence.ts';
+
+export type TokenResult =
+  /** Encoded, as embedding row `entity`. */
+  | { readonly kind: 'token'; readonly entity: number }
+  /** Of a kind that is kept and not encoded. */
+  | { readonly kind: 'keep' }
+  | { readonly kind: 'refuse'; readonly code: ErrorCode; readonly message: string };
+
+export interface Tokenizer {
+  token(action: UserAction): TokenResult;
+}
+
+export interface SequenceOptions {
+  readonly tokenizer: Tokenizer;
+  readonly window: WindowOptions;
+  /** Distinct entities remembered per user for the seen filter. @default 4096 */
+  readonly seenLimit?: number;
+  /** @default 'every-batch' */
+  readonly publish?: PublishMode;
+  /** Holds the users' sequences; give one to look into it or to erase users. @default a new one in memory per subscription */
+  readonly store?: SequenceStore;
+}
+
+/**
+ * Applies every action to its user's sequence and says what is to be encoded, ranked and published.
+ *
+ * - **in** `DecodedBatch` · **out** `SequencedBatch`, one for one, synchronously; at most one update a user, users in order of
+ *   first appearance; every action is in `processed` or in `deadLetters`
+ * - **exact** sequences, dispositions and every rank's context are the same however the events are cut into batches
+ * - **data faults** an action that the tokenizer refuses, or without a finite event time, is a dead letter
+ * - **memory** one bounded `UserSequence` a user
+ *
+ * @throws PipelineError `CONFIG_INVALID`, when called, for a window or `seenLimit` out of range.
+ * @example decoded$.pipe(sequence({ tokenizer, window: { maxLength: 200, blockLength: 50 } }))
+ */
+export function sequence(options: SequenceOptions): OperatorFunction<DecodedBatch, SequencedBatch> {
+  const { tokenizer, publish = 'every-batch' } = options;
+  const window = requireWindow(options.window);
+  const seenLimit = requireInteger('seenLimit', options.seenLimit ?? 4096, 1);
+  const create = () => new UserSequence({ window, seenLimit });
+
+  return (decoded$) =>
+    defer(() => {
+      const store = options.store ?? new InMemorySequenceStore();
+      return decoded$.pipe(
+        map((batch) => sequenceBatch(batch, tokenizer, publish, (userId) => store.getOrCreate(userId, create))),
+      );
+    });
+}
+
+function sequenceBatch(
+  batch: DecodedBatch,
+  tokenizer: Tokenizer,
+  publish: PublishMode,
+  sequenceOf: (userId: string) => UserSequence,
+): SequencedBatch {
+  const processed: ProcessedAction[] = [];
+  const refused: DeadLetter[] = [];
+  const builders = new Map<string, UpdateBuilder>();
+  const recordOf = recordFinder(batch.source.records);
+
+  for (const action of batch.actions) {
+    const { eventId, userId, eventTimeMs } = action;
+    const token = Number.isFinite(eventTimeMs) ? tokenizer.token(action) : notATime(eventTimeMs);
+    if (token.kind === 'refuse') {
+      refused.push(deadLetter(recordOf(action), 'sequence', token.code, token.message));
+      continue;
+    }
+    if (token.kind === 'keep') {
+      processed.push({ action, disposition: sequenceOf(userId).keep(eventId, eventTimeMs) });
+      continue;
+    }
+    let builder = builders.get(userId);
+    if (builder === undefined) {
+      builder = new UpdateBuilder(userId, sequenceOf(userId), publish);
+      builders.set(userId, builder);
+    }
+    processed.push({ action, disposition: builder.add(action, token.entity) });
+  }
+
+  const updates: UserUpdate[] = [];
+  for (const builder of builders.values()) {
+    const update = builder.finish();
+    if (update !== null) updates.push(update);
+  }
+  return { source: batch.source, processed, deadLetters: [...batch.deadLetters, ...refused], updates };
+}
+
+const notATime = (found: number): TokenResult => ({
+  kind: 'refuse',
+  code: 'TIME_INVALID',
+  message: `eventTimeMs must be a finite number of milliseconds (found: ${found})`,
+});
+
+/** The record that an action was decoded from; the index is made when the first is asked for, which is seldom. */
+function recordFinder(records: readonly SourceRecord[]): (action: PositionedAction) => SourceRecord {
+  const key = ({ topic, partition, offset }: SourcePosition) => `${offset}/${partition}/${topic}`;
+  let index: Map<string, SourceRecord> | null = null;
+  return (action) => {
+    index ??= new Map(records.map((record) => [key(record.position), record]));
+    return index.get(key(action.position)) ?? { position: action.position, value: { ...action } };
+  };
+}
