@@ -1,0 +1,105 @@
+/** CSV and JSON-lines files as records: streaming, and never stopped by a bad row. */
+import type { Hash } from 'node:crypto';
+import { basename } from 'node:path';
+import type { SourceRecord } from '../../schemas/action.ts';
+import type { FileSource } from '../../schemas/config.ts';
+import { PipelineError } from '../../schemas/errors.ts';
+import { parseCsvHeader, parseCsvRow } from './csv-row.ts';
+import { readText } from './read-text.ts';
+import { RowSplitter } from './split-rows.ts';
+
+export interface ReadFileOptions {
+  /** A longer row is cut just beyond this, and passed on raw, so that it is decoded to `RECORD_TOO_LARGE`. @default 1 MiB */
+  readonly maxRecordBytes?: number;
+  /** Name of the records' topic. @default the file's base name */
+  readonly topic?: string;
+}
+
+/** The raw rows of a file, and how to read one. */
+export interface RawRows {
+  /** Undefined for JSON lines, and for a CSV file without any row. */
+  readonly header: readonly string[] | undefined;
+  /** Chunks of raw rows: lines of JSON, or CSV rows without the header. Can be read once. */
+  readonly chunks: AsyncIterable<readonly string[]>;
+  /** The value of a record, made of its raw row; never throws. */
+  readonly toValue: (row: string) => SourceRecord['value'];
+}
+
+/**
+ * Opens a file and reads its header.
+ *
+ * @throws PipelineError `SOURCE_UNREADABLE` naming the path and the reason; from `chunks` too
+ */
+export async function openRawRows(
+  { path, format }: Pick<FileSource, 'path' | 'format'>,
+  maxRecordBytes = 1_048_576,
+  hash?: Hash,
+): Promise<RawRows> {
+  const splitter = new RowSplitter({ quoted: format === 'csv', maxRowChars: maxRecordBytes });
+  const chunks = rowChunks(readText(path, hash), splitter);
+  const first = (await chunks.next()).value ?? [];
+  if (format === 'jsonl') return { header: undefined, chunks: startingWith(first, chunks), toValue: (row) => row };
+  if (first.length === 0) return { header: undefined, chunks, toValue: (row) => row };
+  const header = await headerOf(path, first[0]!, chunks);
+  return {
+    header,
+    chunks: startingWith(first.slice(1), chunks),
+    toValue: (row) => (row.length > maxRecordBytes ? row : parseCsvRow(header, row)),
+  };
+}
+
+/** Records of a CSV file with a header row: offset 0 is the first row after it. @throws PipelineError `SOURCE_UNREADABLE` */
+export const readCsv = (path: string, options: ReadFileOptions = {}): AsyncIterable<SourceRecord> =>
+  readRecords(path, 'csv', options);
+
+/** Records of a file with one JSON object a line; empty lines do not count. @throws PipelineError `SOURCE_UNREADABLE` */
+export const readJsonLines = (path: string, options: ReadFileOptions = {}): AsyncIterable<SourceRecord> =>
+  readRecords(path, 'jsonl', options);
+
+async function* readRecords(path: string, format: FileSource['format'], options: ReadFileOptions): AsyncGenerator<SourceRecord> {
+  const topic = options.topic ?? basename(path);
+  const { chunks, toValue } = await openRawRows({ path, format }, options.maxRecordBytes);
+  let offset = 0;
+  for await (const rows of chunks)
+    for (const row of rows) yield { position: { topic, partition: 0, offset: offset++ }, value: toValue(row) };
+}
+
+async function headerOf(path: string, row: string, chunks: AsyncGenerator): Promise<string[]> {
+  try {
+    return parseCsvHeader(path, row);
+  } catch (error) {
+    await chunks.return(undefined);
+    throw error;
+  }
+}
+
+/** Never an empty chunk. */
+async function* rowChunks(texts: AsyncIterable<string>, splitter: RowSplitter): AsyncGenerator<string[], undefined> {
+  for await (const text of texts) {
+    const rows = splitter.push(text).filter(notBlank);
+    if (rows.length > 0) yield rows;
+  }
+  const rest = splitter.end().filter(notBlank);
+  if (rest.length > 0) yield rest;
+}
+
+const notBlank = (row: string): boolean => row.trim() !== '';
+
+async function* startingWith(
+  first: readonly string[],
+  rest: AsyncIterable<readonly string[]>,
+): AsyncGenerator<readonly string[]> {
+  if (first.length > 0) yield first;
+  yield* rest;
+}
+
+/** @throws PipelineError `CONFIG_INVALID` when the mapping needs columns that the header lacks */
+export function checkColumns(path: string, header: readonly string[] | undefined, required: readonly string[]): void {
+  if (header === undefined) return;
+  const absent = required.filter((field) => !header.includes(field));
+  if (absent.length === 0) return;
+  throw new PipelineError(
+    'CONFIG_INVALID',
+    `the mapping of '${path}' needs ${absent.map((name) => `'${name}'`).join(', ')}; its columns are ${header.map((name) => `'${name}'`).join(', ')}`,
+  );
+}

@@ -1,0 +1,235 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import { afterAll, describe, expect, it } from 'vitest';
+import { fingerprintFiles } from '../../infra/files/fingerprint.ts';
+import { type MergedFiles, openFileSource } from '../../infra/files/merge-by-time.ts';
+import { readCsv, readJsonLines } from '../../infra/files/read-records.ts';
+import { RowSplitter } from '../../infra/files/split-rows.ts';
+import type { SourceRecord } from '../../schemas/action.ts';
+import type { FileSource } from '../../schemas/config.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'hstu-files-'));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+let files = 0;
+function file(text: string | Uint8Array, name = `file-${++files}`): string {
+  const path = join(folder, name);
+  writeFileSync(path, text);
+  return path;
+}
+async function all(records: AsyncIterable<SourceRecord>): Promise<SourceRecord[]> {
+  const list: SourceRecord[] = [];
+  for await (const record of records) list.push(record);
+  return list;
+}
+const values = async (records: AsyncIterable<SourceRecord>) => (await all(records)).map(({ value }) => value);
+
+const mapping: FileSource['mapping'] = {
+  userId: '{u}',
+  action: 'view',
+  entity: '{e}',
+  eventTime: { field: 't', unit: 'ms' },
+};
+const csv = (path: string): FileSource => ({ path, format: 'csv', mapping });
+const jsonl = (path: string): FileSource => ({ path, format: 'jsonl', mapping });
+const merged = (source: MergedFiles, from?: number, to?: number) =>
+  [...source.records(from, to)].map((entry) => {
+    const result = source.decode(entry);
+    return result.ok ? `${result.action.userId}@${result.action.eventTimeMs}` : result.code;
+  });
+
+describe('CSV files are read row by row, and a bad row never ends the file', () => {
+  it('numbers records from 0 after the header, and forgets a byte-order mark', async () => {
+    const path = file('\ufeffa,b\r\n1,2\r\n\r\n3,4', 'bom.csv');
+    expect(await all(readCsv(path))).toEqual([
+      { position: { topic: 'bom.csv', partition: 0, offset: 0 }, value: { a: '1', b: '2' } },
+      { position: { topic: 'bom.csv', partition: 0, offset: 1 }, value: { a: '3', b: '4' } },
+    ]);
+  });
+
+  it('understands quoted fields, with commas, quotes and line breaks inside', async () => {
+    const path = file('a,b\n"1,5","say ""hi"""\n"two\nlines",x\n"",""\n');
+    expect(await values(readCsv(path))).toEqual([
+      { a: '1,5', b: 'say "hi"' },
+      { a: 'two\nlines', b: 'x' },
+      { a: '', b: '' },
+    ]);
+  });
+
+  it('keeps the raw text of rows that do not fit', async () => {
+    const path = file('a,b\n1\n1,2,3\nx"y""z,5\n"bad" row,6\n7,8\n');
+    expect(await values(readCsv(path))).toEqual(['1', '1,2,3', 'x"y""z,5', '"bad" row,6', { a: '7', b: '8' }]);
+  });
+
+  it('resumes at the next line after a quote that is never closed', async () => {
+    const path = file('a,b\n1,"open\n2,3\n4,5\n');
+    expect(await values(readCsv(path))).toEqual(['1,"open', { a: '2', b: '3' }, { a: '4', b: '5' }]);
+  });
+
+  it('cuts rows that are too long, so that memory stays bounded', async () => {
+    const path = file(`a,b\n${'x'.repeat(5_000_000)},1\n2,3\n"${'y'.repeat(300)}\n4,5\n`);
+    const [long, next, quoted, last] = await values(readCsv(path, { maxRecordBytes: 100 }));
+    expect([(long as string).length, next, (quoted as string).length, last]).toEqual([
+      101,
+      { a: '2', b: '3' },
+      101,
+      { a: '4', b: '5' },
+    ]);
+  });
+
+  it('refuses a header that names a column twice', async () => {
+    await expect(all(readCsv(file('a,a\n1,2\n')))).rejects.toMatchObject({
+      code: 'SOURCE_UNREADABLE',
+      message: expect.stringContaining("'a' twice"),
+    });
+  });
+
+  it('splits alike however the text is cut into chunks', () => {
+    const text = fc
+      .array(fc.constantFrom('a', ',', '"', '""', '\n', '\r\n', '"b,\n"', ',"c"\n'), { maxLength: 40 })
+      .map((parts) => parts.join(''));
+    const split = (chunks: string[]) => {
+      const splitter = new RowSplitter({ quoted: true, maxRowChars: 1_000 });
+      return [...chunks.flatMap((chunk) => splitter.push(chunk)), ...splitter.end()];
+    };
+    fc.assert(
+      fc.property(text, fc.nat(40), fc.nat(40), (whole, i, j) => {
+        const [a, b] = [Math.min(i, j), Math.max(i, j)];
+        expect(split([whole.slice(0, a), whole.slice(a, b), whole.slice(b)])).toEqual(split([whole]));
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+});
+
+describe('JSON lines are passed on raw', () => {
+  it('without the empty ones', async () => {
+    const path = file('{"a":1}\n\n  \nnonsense\n{"a":2}', 'events.jsonl');
+    const records = await all(readJsonLines(path));
+    expect(records.map(({ value }) => value)).toEqual(['{"a":1}', 'nonsense', '{"a":2}']);
+    expect(records.map(({ position }) => position.offset)).toEqual([0, 1, 2]);
+  });
+
+  it('even where bytes are no UTF-8, or a character spans two chunks', async () => {
+    const odd = file(Uint8Array.of(0x22, 0xff, 0x22, 0x0a));
+    expect(await values(readJsonLines(odd))).toEqual(['"\ufffd"']);
+    const wide = file(`${'é'.repeat(700_000)}\nx`);
+    expect((await values(readJsonLines(wide, { maxRecordBytes: 2_000_000 }))).map((value) => (value as string).length)).toEqual([
+      700_000, 1,
+    ]);
+  });
+});
+
+describe('a file that cannot be read is named, with the reason', () => {
+  it.each([
+    ['no such file', () => join(folder, 'absent.csv'), 'there is no such file'],
+    ['a folder', () => folder, 'it is a folder'],
+    ['a path through a file', () => join(file('x'), 'y.csv'), 'is a file, not a folder'],
+  ])('%s', async (_, makePath, reason) => {
+    const path = makePath();
+    for (const records of [readCsv(path), readJsonLines(path)])
+      await expect(all(records)).rejects.toMatchObject({
+        code: 'SOURCE_UNREADABLE',
+        exitCode: 2,
+        message: expect.stringContaining(reason),
+      });
+    await expect(openFileSource([csv(path)])).rejects.toMatchObject({
+      code: 'SOURCE_UNREADABLE',
+      message: expect.stringContaining(path),
+    });
+    await expect(fingerprintFiles([csv(path)])).rejects.toMatchObject({ code: 'SOURCE_UNREADABLE' });
+  });
+});
+
+describe('files are merged in event-time order', () => {
+  it('though each is unsorted; ties by file and place', async () => {
+    const source = await openFileSource([
+      csv(file('u,e,t\na,x,30\nb,x,10\nc,x,20\n')),
+      jsonl(file('{"u":"d","e":"x","t":20}\n{"u":"e","e":"x","t":5}\n')),
+    ]);
+    expect(merged(source)).toEqual(['e@5', 'b@10', 'c@20', 'd@20', 'a@30']);
+    expect(source.total).toBe(5);
+    expect(merged(source, 1, 3)).toEqual(['b@10', 'c@20']);
+    expect([...source.records(3)].map(({ fileIndex, record }) => [fileIndex, record.position.offset])).toEqual([
+      [1, 0],
+      [0, 0],
+    ]);
+  });
+
+  it('bad records in place, at the time of the one before them', async () => {
+    const source = await openFileSource([
+      csv(file('u,e,t\nbad\na,x,30\n,x,1\nb,x,20\nc,x,99,9\n')),
+      csv(file('u,e,t\nd,x,25\n')),
+    ]);
+    expect(merged(source)).toEqual(['RECORD_MALFORMED', 'b@20', 'RECORD_MALFORMED', 'd@25', 'a@30', 'FIELD_INVALID']);
+  });
+
+  it('by contents alone: the clock does not move a record', async () => {
+    const path = file('u,e,t\na,x,5000\nb,x,10\nc,x,20\n');
+    const early = await openFileSource([csv(path)], { now: () => 0, maxFutureMs: 1_000 });
+    const late = await openFileSource([csv(path)], { now: () => 10_000, maxFutureMs: 1_000 });
+    expect(merged(early)).toEqual(['b@10', 'c@20', 'TIME_INVALID']);
+    expect(merged(late)).toEqual(['b@10', 'c@20', 'a@5000']);
+  });
+
+  it('keeps files of one name apart, and empty ones cost nothing', async () => {
+    const path = file('u,e,t\na,x,1\n', 'same.csv');
+    const source = await openFileSource([csv(file('')), csv(path), csv(file('u,e,t\n')), csv(path)]);
+    expect([...source.records()].map(({ record, fileIndex }) => [record.position.topic, fileIndex])).toEqual([
+      ['same.csv', 1],
+      ['same.csv#2', 3],
+    ]);
+  });
+
+  it('refuses more records than may be sorted, saying which limit', async () => {
+    const path = file('u,e,t\na,x,1\nb,x,2\n');
+    await expect(openFileSource([csv(path), csv(path)], { maxSortRecords: 3 })).rejects.toThrow(
+      /more than 3 records \(source\.maxSortRecords/,
+    );
+    expect((await openFileSource([csv(path), csv(path)], { maxSortRecords: 4 })).total).toBe(4);
+  });
+
+  it('refuses a mapping whose columns the file lacks', async () => {
+    const wrong = { ...csv(file('user,e,t\na,x,1\n')) };
+    await expect(openFileSource([wrong])).rejects.toMatchObject({
+      code: 'CONFIG_INVALID',
+      message: expect.stringContaining("needs 'u'; its columns are 'user', 'e', 't'"),
+    });
+  });
+
+  it('equals a plain sort, for any files', async () => {
+    const times = fc.array(fc.array(fc.nat(20), { maxLength: 12 }), { minLength: 1, maxLength: 3 });
+    await fc.assert(
+      fc.asyncProperty(times, async (perFile) => {
+        const source = await openFileSource(
+          perFile.map((list) => csv(file(`u,e,t\n${list.map((t, i) => `u${i},x,${t}\n`).join('')}`))),
+        );
+        const expected = perFile
+          .flatMap((list, f) => list.map((t, i) => ({ t, f, i })))
+          .sort((a, b) => a.t - b.t || a.f - b.f || a.i - b.i);
+        expect([...source.records()].map(({ fileIndex, record }) => [fileIndex, record.position.offset])).toEqual(
+          expected.map(({ f, i }) => [f, i]),
+        );
+      }),
+      { numRuns: 50 },
+    );
+  });
+});
+
+describe('a fingerprint changes with contents and mapping, and with nothing else', () => {
+  it('streams to the same digest that opening gives', async () => {
+    const one = csv(file('u,e,t\na,x,1\n'));
+    const two = csv(file('u,e,t\nb,x,2\n'));
+    const base = await fingerprintFiles([one, two]);
+    expect(base).toMatch(/^[0-9a-f]{64}$/);
+    expect((await openFileSource([one, two])).fingerprint).toBe(base);
+    const moved = csv(file('u,e,t\na,x,1\n'));
+    const { userId, ...rest } = mapping;
+    expect(await fingerprintFiles([{ ...moved, mapping: { ...rest, userId } }, two])).toBe(base);
+    expect(await fingerprintFiles([two, one])).not.toBe(base);
+    expect(await fingerprintFiles([{ ...one, mapping: { ...mapping, entity: 'm:{e}' } }, two])).not.toBe(base);
+    expect(await fingerprintFiles([csv(file('u,e,t\na,x,1\n\n')), two])).not.toBe(base);
+  });
+});
