@@ -1,0 +1,48 @@
+import { defer, mergeMap, type OperatorFunction } from 'rxjs';
+import type { ScoredBatch, ScoredUnit, ScoredUpdate, SequencedBatch } from '../schemas/batch.ts';
+
+/** A batch some of whose units have come back. */
+interface OpenBatch {
+  readonly updates: ScoredUpdate[];
+  /** Units still to come. */
+  missing: number;
+}
+
+/**
+ * Puts the units of every batch together again: the inverse of `spread`.
+ *
+ * - **in** `ScoredUnit[]`, units of many batches mixed · **out** `ScoredBatch`, when its last unit has come, its updates in unit order
+ * - **order** batches of one partition leave in the order of their first units; a batch waits for the ones before it
+ * - **memory** batches of which units are missing: bounded by what the source lets in
+ * - **complete** drops batches that are not whole (their offsets stay uncommitted)
+ *
+ * @example scored$.pipe(gather())
+ */
+export function gather(): OperatorFunction<readonly ScoredUnit[], ScoredBatch> {
+  return (units$) =>
+    defer(() => {
+      /** By partition: its open batches, in order of arrival. */
+      const partitions = new Map<string, Map<SequencedBatch, OpenBatch>>();
+
+      const take = ({ batch, update }: ScoredUnit): ScoredBatch[] => {
+        const key = `${batch.source.partition}/${batch.source.topic}`;
+        const open = partitions.get(key) ?? new Map<SequencedBatch, OpenBatch>();
+        partitions.set(key, open);
+        const entry = open.get(batch) ?? { updates: [], missing: Math.max(1, batch.updates.length) };
+        open.set(batch, entry);
+        entry.missing--;
+        if (update !== null) entry.updates.push(update);
+
+        const whole: ScoredBatch[] = [];
+        for (const [head, { updates, missing }] of open) {
+          if (missing > 0) break;
+          open.delete(head);
+          whole.push({ batch: head, updates });
+        }
+        if (open.size === 0) partitions.delete(key);
+        return whole;
+      };
+
+      return units$.pipe(mergeMap((units) => units.flatMap(take)));
+    });
+}

@@ -1,0 +1,22 @@
+/**
+ * The operators as a library, `hstu-streams/operators`:
+ * source → decode → sequence → spread → microBatch → encode → score → gather → assemble → publish → orderedCommit.
+ */
+export { type AssembleOptions, assemble } from './assemble.ts';
+export type { WindowOptions } from './block-window.ts';
+export { type DecodeOptions, type DecodeResult, type Decoder, decode } from './decode.ts';
+export { type EncodeOptions, type Encoder, encode } from './encode.ts';
+export { eraseUser } from './erase-user.ts';
+export { gather } from './gather.ts';
+export { InMemorySequenceStore } from './in-memory-sequence-store.ts';
+export { mapInOrder } from './map-in-order.ts';
+export { type MicroBatchOptions, microBatch } from './micro-batch.ts';
+export { type Committer, type OrderedCommitOptions, orderedCommit } from './ordered-commit.ts';
+export { type Publisher, type PublishOptions, publish } from './publish.ts';
+export { type RetryOptions, retryRetriable } from './retry-retriable.ts';
+export { type ScoreOptions, type Scorer, score } from './score.ts';
+export { type SequenceOptions, sequence, type Tokenizer, type TokenResult } from './sequence.ts';
+export type { SequenceStore } from './sequence-store.ts';
+export { spread } from './spread.ts';
+export type { PublishMode } from './update-builder.ts';
+export { UserSequence, type UserSequenceOptions, type WindowSnapshot } from './user-sequence.ts';

@@ -1,0 +1,84 @@
+/** Ranks what users did against what was expected of them, and picks the best entities for every embedding to publish. */
+import { defer, map, type OperatorFunction, of } from 'rxjs';
+import type { EncodedUnit, EncodedUpdate, ScoredUnit } from '../schemas/batch.ts';
+import type { ScoreRequest, ScoreResult } from '../schemas/encoding.ts';
+import { PipelineError } from '../schemas/errors.ts';
+import { mapInOrder } from './map-in-order.ts';
+import { requireInteger } from './require-option.ts';
+import { type RetryOptions, retryRetriable } from './retry-retriable.ts';
+import { type ScorePart, scoreParts } from './score-parts.ts';
+
+export interface Scorer {
+  /** One result a request, in the order of the requests. */
+  score(requests: readonly ScoreRequest[]): Promise<readonly ScoreResult[]>;
+}
+
+export interface ScoreOptions extends RetryOptions {
+  readonly scorer: Scorer;
+  /** Entities to publish with every embedding; 0 for none. @default 10 */
+  readonly topK?: number;
+  /** Leave out of the published entities what the user has seen. Ranks always do. @default true */
+  readonly seenFilter?: boolean;
+  /** Micro-batches in the scorer at once. @default 4 */
+  readonly maxInFlight?: number;
+}
+
+/**
+ * Scores every wanted row of a micro-batch in one call.
+ *
+ * - **in** `EncodedUnit[]` · **out** `ScoredUnit[]`, the same units in the same order; units of `null` pass through
+ * - **shape** `scores[k]` belongs to `segments[k]`: `ranks` `(R,)` for its rows, 0 where none was asked; candidates for its
+ *   last row where it is published. A segment of which nothing was asked is not sent
+ * - **retry, error** as for `encode`
+ *
+ * @throws PipelineError `CONFIG_INVALID`, when called, for a bound out of range.
+ * @example encoded$.pipe(score({ scorer, topK: 10 }))
+ */
+export function score(options: ScoreOptions): OperatorFunction<readonly EncodedUnit[], readonly ScoredUnit[]> {
+  const { scorer, seenFilter = true } = options;
+  const topK = requireInteger('topK', options.topK ?? 10, 0);
+  const maxInFlight = requireInteger('maxInFlight', options.maxInFlight ?? 4, 1);
+  const retried = retryRetriable<readonly ScoreResult[]>(options);
+
+  return mapInOrder((units) => {
+    const partsOfUnits = units.map(({ update }) => (update === null ? [] : scoreParts(update, topK, seenFilter)));
+    const requests = partsOfUnits.flatMap((parts) => parts.map(({ request }) => request));
+    const results$ = requests.length === 0 ? of([]) : defer(() => scorer.score(requests)).pipe(retried);
+    return results$.pipe(
+      map((results) => {
+        const matches =
+          results.length === requests.length && results.every((result, i) => result.ranks.length === requests[i]!.targets.length);
+        if (!matches)
+          throw new PipelineError(
+            'ENCODER_FAILED',
+            `the scorer's ${results.length} results are not those of its ${requests.length} requests`,
+          );
+        let next = 0;
+        return units.map(({ batch, update }, i) => {
+          const parts = partsOfUnits[i]!;
+          const scored = results.slice(next, next + parts.length);
+          next += parts.length;
+          return { batch, update: update === null ? null : { ...update, scores: joinParts(update, parts, scored) } };
+        });
+      }),
+    );
+  }, maxInFlight);
+}
+
+/** One result a segment. */
+function joinParts({ update }: EncodedUpdate, parts: readonly ScorePart[], results: readonly ScoreResult[]): ScoreResult[] {
+  const scores = update.request.segments.map(
+    ({ entities, from }): ScoreResult => ({
+      ranks: new Int32Array(entities.length - from),
+      topEntities: new Int32Array(0),
+      topScores: new Float32Array(0),
+    }),
+  );
+  parts.forEach(({ segment, firstRow }, i) => {
+    const { ranks } = scores[segment]!;
+    ranks.set(results[i]!.ranks, firstRow);
+    // Only a segment's last part is asked for candidates, so the last result is the one to keep.
+    scores[segment] = { ...results[i]!, ranks };
+  });
+  return scores;
+}
