@@ -28,12 +28,15 @@ class TrainingConfig:
     horizon: int = 1
     """How many of the next events are targets of a row; event j ahead weighs `horizon_decay` ^ (j - 1)."""
     horizon_decay: float = 0.7
+    event_dropout: float = 0.0
+    """Share of a window's events left out, drawn anew each time."""
     features: bool = True
     """Learn E as free rows plus a linear map of genres and year; folded into one table before use, so the bundle does not know."""
     warm_start: bool = False
     """Begin the table at the leading eigenvectors of the nearby co-rating matrix instead of noise."""
     batch_windows: int = 16
     learning_rate: float = 2e-3
+    embedding_learning_rate: float = 3e-4
     weight_decay: float = 0.0
     embedding_weight_decay: float = 0.0
     epochs: int = 40
@@ -93,6 +96,14 @@ def sample_windows(users: list[History], random: np.random.Generator) -> list[tu
     return windows
 
 
+def thinned(window: tuple[History, int, int], share: float, random: np.random.Generator) -> tuple[History, int, int]:
+    user, start, last = window
+    kept = start + np.flatnonzero(random.random(last - start) >= random.random() * 2 * share)
+    if len(kept) < 2:
+        return window
+    return History(user.user, user.ids[kept], user.times[kept]), 0, len(kept)
+
+
 def collate(windows: list[tuple[History, int, int]], horizon: int) -> tuple[Tensor, Tensor, Tensor]:
     """ids [B, n], times [B, n+1], targets [B, n, horizon] (0 where there is none)."""
     n = max(last - start for _, start, last in windows) - 1
@@ -143,7 +154,10 @@ def start_from_co_ratings(learner: Learner, users: list[History]) -> None:
     # Every row to the norm that noise would have had, since candidates are compared by direction; unrated movies keep their noise.
     norms = factors.norm(dim=1, keepdim=True)
     with torch.no_grad():
-        table.copy_(torch.where(norms > 1e-4, factors / norms.clamp(min=1e-4) * 0.02 * rank**0.5, table))
+        table.copy_(torch.where(norms > 1e-4, factors / norms.clamp(min=1e-4) * 0.5, table))
+        learner.model.position_embedding.mul_(0.2)
+        for layer in learner.model.layers:
+            layer.output.weight.mul_(0.1)
 
 
 def optimiser(learner: Learner, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -153,7 +167,7 @@ def optimiser(learner: Learner, config: TrainingConfig) -> torch.optim.Optimizer
     rest = [p for p in learner.parameters() if id(p) not in chosen]
     return torch.optim.AdamW(
         [
-            {"params": tables, "weight_decay": config.embedding_weight_decay},
+            {"params": tables, "lr": config.embedding_learning_rate, "weight_decay": config.embedding_weight_decay},
             {"params": matrices, "weight_decay": config.weight_decay},
             {"params": rest, "weight_decay": 0.0},
         ],
@@ -171,16 +185,17 @@ def train(config: TrainingConfig, catalogue: Catalogue, split: Split, report=pri
         start_from_co_ratings(learner, split.fit)
     averaged = copy.deepcopy(learner) if config.average else learner
     steps = optimiser(learner, config)
+    rates = [group["lr"] for group in steps.param_groups]
     best, best_epoch, kept = -1.0, 0, learner.folded()
     began = time.monotonic()
     step = 0
     for epoch in range(1, config.epochs + 1):
         learner.train()
-        windows = sample_windows(split.fit, random)
+        windows = [thinned(window, config.event_dropout, random) for window in sample_windows(split.fit, random)]
         total = 0.0
         for first in range(0, len(windows), config.batch_windows):
-            for group in steps.param_groups:
-                group["lr"] = config.learning_rate * min(1, (step + 1) / 100)
+            for group, rate in zip(steps.param_groups, rates):
+                group["lr"] = rate * min(1, (step + 1) / 100)
             loss = batch_loss(learner, config, collate(windows[first : first + config.batch_windows], config.horizon))
             steps.zero_grad()
             loss.backward()

@@ -1,0 +1,39 @@
+/** Figures every benchmark needs: medians, and the machine's own limits. */
+import { execFileSync } from 'node:child_process';
+import { cpus, totalmem } from 'node:os';
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[sorted.length >> 1] ?? Number.NaN;
+}
+
+/** GB/s of a plain copy of memory, bytes read plus bytes written: median of several. */
+export function copyBandwidth(): number {
+  const source = new Float32Array(16 * 1024 * 1024).fill(1);
+  const target = new Float32Array(source.length).fill(2);
+  const rates: number[] = [];
+  for (let i = 0; i < 7; i++) {
+    const start = performance.now();
+    target.set(source);
+    rates.push((2 * source.byteLength) / (performance.now() - start) / 1e6);
+  }
+  return median(rates);
+}
+
+export const machine = (): { cpu: string; cores: number; memoryGB: number; node: string } => ({
+  cpu: cpus()[0]?.model ?? 'unknown',
+  cores: cpus().length,
+  memoryGB: Math.round(totalmem() / 2 ** 30),
+  node: process.version,
+});
+
+/** The commit measured, with `+changes` where the working tree differs. */
+export function commit(): string {
+  try {
+    const git = (...args: string[]) =>
+      execFileSync('git', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
+    return git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain', '--untracked-files=no') === '' ? '' : '+changes');
+  } catch {
+    return 'unknown';
+  }
+}

@@ -1,0 +1,111 @@
+/** The encoder as the rest of the system sees it: users sharded over worker threads, each of which owns its users' KV cache. */
+import type { CacheOutcome, EncodeRequest, EncodeResult, EncoderStats, ScoreRequest, ScoreResult } from '../schemas/encoding.ts';
+import type { Bundle } from './hstu/bundle.ts';
+import { spawnEncoderWorker } from './worker/spawn.ts';
+import { WorkerHandle } from './worker/worker-handle.ts';
+
+export interface EncoderOptions {
+  /** Threads. @default 1 */
+  readonly workers?: number;
+  /** Bytes of KV cache, all workers together. @default 256 MiB */
+  readonly kvBudgetBytes?: number;
+  /** Rows a page of the KV pool. @default 8 */
+  readonly pageLength?: number;
+  /** Rows encoded at once in a prefill. @default 512 */
+  readonly prefillRows?: number;
+}
+
+/**
+ * Exact incremental HSTU encoding. Answers always equal a full encode of the request's window; the cache only decides how
+ * many rows that takes. Calls of one user are carried out in the order they are made.
+ */
+export class HstuEncoder {
+  readonly #workers: readonly WorkerHandle[];
+  #nextScorer = 0;
+
+  constructor(bundle: Bundle, { workers = 1, kvBudgetBytes = 256 * 1024 * 1024, pageLength, prefillRows }: EncoderOptions = {}) {
+    const options = {
+      kvBudgetBytes: Math.floor(kvBudgetBytes / workers),
+      ...(pageLength !== undefined && { pageLength }),
+      ...(prefillRows !== undefined && { prefillRows }),
+    };
+    this.#workers = Array.from(
+      { length: workers },
+      (_, i) => new WorkerHandle(`encoder worker ${i}`, () => spawnEncoderWorker({ bundle, options })),
+    );
+  }
+
+  /**
+   * One result a request, in request order.
+   *
+   * @throws PipelineError `WORKER_CRASHED` (retriable: the request holds all that is needed to try again), `ENCODER_FAILED`
+   */
+  async encode(requests: readonly EncodeRequest[]): Promise<readonly EncodeResult[]> {
+    if (this.#workers.length === 1) return requests.length === 0 ? [] : this.#workers[0]!.call('encode', requests);
+    const shards = new Map<number, number[]>();
+    for (const [i, { userId }] of requests.entries()) {
+      const shard = shardOf(userId, this.#workers.length);
+      const members = shards.get(shard);
+      if (members === undefined) shards.set(shard, [i]);
+      else members.push(i);
+    }
+    const results = new Array<EncodeResult>(requests.length);
+    const calls = [...shards].map(async ([shard, members]) => {
+      const answers = await this.#workers[shard]!.call(
+        'encode',
+        members.map((i) => requests[i]!),
+      );
+      for (const [at, i] of members.entries()) results[i] = answers[at]!;
+    });
+    const outcomes = await Promise.allSettled(calls);
+    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+    return results;
+  }
+
+  /** Ranks and top-K, one result a request, in request order. Stateless: any worker answers. */
+  async score(requests: readonly ScoreRequest[]): Promise<readonly ScoreResult[]> {
+    if (requests.length === 0) return [];
+    const worker = this.#workers[this.#nextScorer++ % this.#workers.length]!;
+    return worker.call('score', requests);
+  }
+
+  /** Drops a user's cached rows. Returns whether there were any. */
+  forget(userId: string): Promise<boolean> {
+    return this.#workers[shardOf(userId, this.#workers.length)]!.call('forget', userId);
+  }
+
+  async stats(): Promise<EncoderStats> {
+    const all = await Promise.all(this.#workers.map((worker) => worker.call('stats', null)));
+    const sum = (pick: (stats: (typeof all)[number]) => number) => all.reduce((total, stats) => total + pick(stats), 0);
+    const outcomes = (['hit', 'cold', 'window', 'diverged', 'uncached'] as const).map(
+      (outcome) => [outcome, sum((stats) => stats.outcomes[outcome])] as const,
+    );
+    return {
+      workers: all.length,
+      segments: sum((stats) => stats.segments),
+      rowsComputed: sum((stats) => stats.rowsComputed),
+      outcomes: Object.fromEntries(outcomes) as Record<CacheOutcome, number>,
+      evictions: sum((stats) => stats.evictions),
+      restarts: this.#workers.reduce((total, worker) => total + worker.restarts, 0),
+      users: sum((stats) => stats.users),
+      kvBytesUsed: sum((stats) => stats.kvBytesUsed),
+      kvBytesBudget: sum((stats) => stats.kvBytesBudget),
+    };
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#workers.map((worker) => worker.close()));
+  }
+
+  /** Ends one worker thread as a crash would. For fault tests. */
+  crash(worker = 0): Promise<void> {
+    return this.#workers[worker]!.kill();
+  }
+}
+
+/** FNV-1a over the UTF-16 code units (Fowler, Noll and Vo; public domain). */
+function shardOf(userId: string, shards: number): number {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < userId.length; i++) hash = Math.imul(hash ^ userId.charCodeAt(i), 0x01000193);
+  return (hash >>> 0) % shards;
+}

@@ -1,0 +1,71 @@
+/**
+ * The relative attention bias of HSTU research, `time_w[bucket(|next_i - t_j|)] + position_w[N-1 + j-i]`, computed on the
+ * host: one pass finds the time buckets, every layer then adds its own two tables. Keeping it out of the graph spares one
+ * Gather per element and layer.
+ */
+import type { Bundle } from './bundle.ts';
+
+export class AttentionBias {
+  readonly #thresholds: Float64Array;
+  readonly #time: readonly (Float32Array | undefined)[];
+  readonly #position: readonly (Float32Array | undefined)[];
+  readonly #N: number;
+  #buckets = new Uint8Array(1024);
+
+  constructor({ config, tensors }: Bundle) {
+    this.#thresholds = Float64Array.from(config.timeBucketThresholds);
+    this.#N = config.paddedLength;
+    const tables = (part: string) => Array.from({ length: config.layers }, (_, l) => tensors.get(`layers.${l}.${part}`)?.data);
+    this.#time = tables('time_bias');
+    this.#position = tables('position_bias');
+  }
+
+  /**
+   * Writes the biases of query row `i` against the keys `from … to-1`, for every layer.
+   *
+   * @param nextTimeS time of the event after row `i`, or the query time for the newest row, seconds
+   * @param timesS event times of the window, seconds: `(n,)`
+   * @param out one array per layer; the bias of key `j` lands at `at + j - from`
+   */
+  fillRow(
+    i: number,
+    nextTimeS: number,
+    timesS: Float64Array,
+    from: number,
+    to: number,
+    out: readonly Float32Array[],
+    at: number,
+  ): void {
+    const count = to - from;
+    if (count <= 0) return;
+    const buckets = this.#bucketsOf(nextTimeS, timesS, from, to);
+    const base = this.#N - 1 - i + from;
+    for (let l = 0; l < out.length; l++) {
+      const layer = out[l]!;
+      const time = this.#time[l];
+      const position = this.#position[l];
+      if (time !== undefined && position !== undefined) {
+        for (let j = 0; j < count; j++) layer[at + j] = time[buckets[j]!]! + position[base + j]!;
+      } else if (time !== undefined) {
+        for (let j = 0; j < count; j++) layer[at + j] = time[buckets[j]!]!;
+      } else if (position !== undefined) {
+        for (let j = 0; j < count; j++) layer[at + j] = position[base + j]!;
+      } else layer.fill(0, at, at + count);
+    }
+  }
+
+  /** Times are sorted, so the bucket moves little from key to key: walking from the last one costs O(1) a key, amortised. */
+  #bucketsOf(nextTimeS: number, timesS: Float64Array, from: number, to: number): Uint8Array {
+    if (this.#buckets.length < to - from) this.#buckets = new Uint8Array(2 * (to - from));
+    const buckets = this.#buckets;
+    const thresholds = this.#thresholds;
+    let bucket = 0;
+    for (let j = from; j < to; j++) {
+      const distance = Math.max(1, Math.abs(nextTimeS - timesS[j]!));
+      while (bucket < thresholds.length && thresholds[bucket]! <= distance) bucket++;
+      while (bucket > 0 && thresholds[bucket - 1]! > distance) bucket--;
+      buckets[j - from] = bucket;
+    }
+    return buckets;
+  }
+}

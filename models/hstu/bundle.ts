@@ -1,0 +1,168 @@
+/** A model bundle in memory: loaded whole, checked whole, identified by a digest of its content. */
+import { createHash } from 'node:crypto';
+import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type BundleConfig, bundleConfigSchema } from '../../schemas/bundle-config.ts';
+import { describeIssues } from '../../schemas/config.ts';
+import { messageOf, PipelineError } from '../../schemas/errors.ts';
+import { judgeCacheability } from './cacheability.ts';
+import { readSafetensors, sizeOf, type TensorMap, writeSafetensors } from './safetensors.ts';
+import { TIME_BUCKETS } from './time-buckets.ts';
+
+export const BUNDLE_FILES = ['config.json', 'model.safetensors', 'entities.txt'] as const;
+
+export interface Bundle {
+  readonly config: BundleConfig;
+  readonly tensors: TensorMap;
+  /** External ids; entry `r - 1` is embedding row `r`. */
+  readonly entities: readonly string[];
+  /** SHA-256 over the three files, 64 hexadecimal digits: the model's identity. */
+  readonly digest: string;
+}
+
+/**
+ * Loads a bundle from its folder.
+ *
+ * @throws PipelineError `BUNDLE_INVALID` that names every problem found: missing files, schema, missing or extra tensors,
+ *   shapes, dtypes, NaN or infinity, vocabulary length, duplicate entities
+ */
+export async function loadBundle(folder: string): Promise<Bundle> {
+  const [configBytes, modelBytes, entityBytes] = (await Promise.all(BUNDLE_FILES.map((file) => readPart(folder, file)))) as [
+    Buffer,
+    Buffer,
+    Buffer,
+  ];
+  const config = parseBundleConfig(configBytes.toString('utf8'), join(folder, 'config.json'));
+  const tensors = readSafetensors(modelBytes, join(folder, 'model.safetensors'));
+  const entities = entityBytes.toString('utf8').replace(/\n$/, '').split('\n');
+  const problems = [...tensorProblems(config, tensors), ...entityProblems(config, entities), ...unsupported(config)];
+  if (problems.length > 0) {
+    throw new PipelineError('BUNDLE_INVALID', `bundle ${folder} has ${problems.length} problem(s):\n  ${problems.join('\n  ')}`);
+  }
+  return { config, tensors, entities, digest: digestOf([configBytes, modelBytes, entityBytes]) };
+}
+
+/** Writes a bundle's three files; `config` is checked first. */
+export async function writeBundle(folder: string, bundle: Omit<Bundle, 'digest'>): Promise<void> {
+  const config = parseBundleConfig(JSON.stringify(bundle.config), `${folder}/config.json`);
+  try {
+    await mkdir(folder, { recursive: true });
+    await Promise.all([
+      writeFile(join(folder, 'config.json'), `${JSON.stringify(config, null, 2)}\n`),
+      writeFile(join(folder, 'model.safetensors'), writeSafetensors(bundle.tensors)),
+      writeFile(join(folder, 'entities.txt'), `${bundle.entities.join('\n')}\n`),
+    ]);
+  } catch (cause) {
+    throw new PipelineError('CONFIG_INVALID', `cannot write a bundle to ${folder}: ${messageOf(cause)}`, { cause });
+  }
+}
+
+/** Bundle of a model in memory, for tests and benchmarks: checked like a loaded one. */
+export function makeBundle(parts: Omit<Bundle, 'digest'>): Bundle {
+  const config = parseBundleConfig(JSON.stringify(parts.config), 'bundle');
+  const problems = [...tensorProblems(config, parts.tensors), ...entityProblems(config, parts.entities), ...unsupported(config)];
+  if (problems.length > 0) throw new PipelineError('BUNDLE_INVALID', problems.join('; '));
+  const encode = (text: string) => new TextEncoder().encode(text);
+  const digest = digestOf([encode(JSON.stringify(config)), writeSafetensors(parts.tensors), encode(parts.entities.join('\n'))]);
+  return { ...parts, config, digest };
+}
+
+/** Name and shape of every tensor that a bundle of this configuration must hold, and no other. */
+export function expectedTensors(config: BundleConfig): Map<string, readonly number[]> {
+  const { dimension: D, heads: H, dqk, dv, paddedLength: N, vocabularySize: V } = config;
+  const shapes = new Map<string, readonly number[]>([['entity_embedding', [V + 1, D]]]);
+  if (config.positions !== 'none') shapes.set('position_embedding', [N, D]);
+  for (let l = 0; l < config.layers; l++) {
+    shapes.set(`layers.${l}.uvqk`, [D, H * (2 * dv + 2 * dqk)]);
+    if (config.timeBias) shapes.set(`layers.${l}.time_bias`, [TIME_BUCKETS]);
+    if (config.positionBias) shapes.set(`layers.${l}.position_bias`, [2 * N - 1]);
+    shapes.set(`layers.${l}.output_weight`, [(config.concatUa ? 3 : 1) * H * dv, D]);
+    shapes.set(`layers.${l}.output_bias`, [D]);
+  }
+  return shapes;
+}
+
+/** K and V of one row, all layers, bytes. */
+export const kvBytesPerRow = ({ layers, heads, dqk, dv }: BundleConfig): number => 4 * layers * heads * (dqk + dv);
+
+function parseBundleConfig(text: string, origin: string): BundleConfig {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (cause) {
+    throw new PipelineError('BUNDLE_INVALID', `${origin}: not JSON: ${messageOf(cause)}`, { cause });
+  }
+  const parsed = bundleConfigSchema.safeParse(json);
+  if (!parsed.success)
+    throw new PipelineError('BUNDLE_INVALID', [`${origin}:`, ...describeIssues(parsed.error, json)].join('\n'));
+  return parsed.data;
+}
+
+async function readPart(folder: string, file: string): Promise<Buffer> {
+  try {
+    return await readFile(join(folder, file));
+  } catch (cause) {
+    const isFolder = await stat(folder).then(
+      (found) => found.isDirectory(),
+      () => false,
+    );
+    const problem = isFolder ? `has no readable ${file}` : 'is not a folder';
+    throw new PipelineError(
+      'BUNDLE_INVALID',
+      `bundle ${folder} ${problem}; a bundle is a folder with ${BUNDLE_FILES.join(', ')}`,
+      { cause },
+    );
+  }
+}
+
+function tensorProblems(config: BundleConfig, tensors: TensorMap): string[] {
+  const expected = expectedTensors(config);
+  const problems: string[] = [];
+  for (const [name, shape] of expected) {
+    const found = tensors.get(name);
+    if (found === undefined) problems.push(`tensor ${name} is missing (expected shape [${shape}])`);
+    else if (found.shape.join() !== shape.join()) problems.push(`tensor ${name} has shape [${found.shape}], expected [${shape}]`);
+    else if (found.data.length !== sizeOf(shape))
+      problems.push(`tensor ${name} holds ${found.data.length} values, expected ${sizeOf(shape)}`);
+    else {
+      const bad = found.data.findIndex((value) => !Number.isFinite(value));
+      if (bad >= 0) problems.push(`tensor ${name} holds ${found.data[bad]} at index ${bad}; every value must be finite`);
+    }
+  }
+  for (const name of tensors.keys()) if (!expected.has(name)) problems.push(`tensor ${name} is not part of this architecture`);
+  return problems;
+}
+
+function entityProblems(config: BundleConfig, entities: readonly string[]): string[] {
+  const problems: string[] = [];
+  if (entities.length !== config.vocabularySize)
+    problems.push(`entities.txt has ${entities.length} lines, vocabularySize is ${config.vocabularySize}`);
+  const seen = new Map<string, number>();
+  for (const [i, entity] of entities.entries()) {
+    const earlier = seen.get(entity);
+    if (entity === '') problems.push(`entities.txt line ${i + 1} is empty`);
+    else if (earlier !== undefined) problems.push(`entities.txt line ${i + 1} repeats '${entity}' of line ${earlier}`);
+    seen.set(entity, i + 1);
+    if (problems.length > 20) return [...problems, '…'];
+  }
+  return problems;
+}
+
+/** What the lint knows of but this architecture cannot compute. */
+function unsupported(config: BundleConfig): string[] {
+  const { reasons } = judgeCacheability(config);
+  return [
+    config.tokenTime !== 'none' &&
+      `tokenTime '${config.tokenTime}': architecture ${config.architecture} has no time in its token input`,
+    config.normalization !== 'per-token' &&
+      `normalization '${config.normalization}': architecture ${config.architecture} normalises each token`,
+  ]
+    .filter((problem) => problem !== false)
+    .map((problem) => `${problem} (${reasons.join('; ')})`);
+}
+
+function digestOf(parts: readonly Uint8Array[]): string {
+  const hash = createHash('sha256');
+  for (const part of parts) hash.update(`${part.byteLength}:`).update(part);
+  return hash.digest('hex');
+}

@@ -1,0 +1,237 @@
+/**
+ * The KV cache of one encoder worker: which rows of which user are held, where, and whether they may still be used.
+ *
+ * Holds FINAL rows only (rows whose next event is known). A plain data structure: no sessions, no threads, no clock.
+ */
+
+import type { EncodeSegment } from '../../schemas/encoding.ts';
+import { DIGEST_PAGE } from '../../schemas/sequence-digest.ts';
+import { Extent, type KvShape } from './extent.ts';
+import { PagePool, type PageRun } from './page-pool.ts';
+
+export interface KvCacheOptions {
+  readonly shape: KvShape;
+  /** Identity of the model whose rows these are. */
+  readonly modelDigest: string;
+  /** Bytes for K and V in all. */
+  readonly budgetBytes: number;
+  /** Rows a page. */
+  readonly pageLength: number;
+  /** Rows that a user can need at most. */
+  readonly maxRows: number;
+}
+
+/** One user's cached rows and what they were computed from. */
+export interface KvEntry {
+  readonly userId: string;
+  modelDigest: string;
+  windowStart: number;
+  /** Final rows held. */
+  length: number;
+  extent: Extent;
+  /** Pages lent by the pool; undefined for rows held outside it for one encode. */
+  run: PageRun | undefined;
+  /** The tokens the rows encode, `(length,)`, and the rolling digests over their full pages. */
+  entities: Int32Array;
+  timesS: Float64Array;
+  pageDigests: Uint32Array;
+  /** Event time that the last row took for its next event. */
+  nextTimeS: number;
+  /** Not evicted while a batch works on it. */
+  pinned: boolean;
+}
+
+/** How much of an entry is still true. */
+export interface Reuse {
+  readonly rows: number;
+  readonly because: 'cold' | 'model' | 'window' | 'diverged' | 'intact';
+}
+
+export class KvCache {
+  readonly #options: KvCacheOptions;
+  readonly #pool: PagePool;
+  /** Least recently used first. */
+  readonly #entries = new Map<string, KvEntry>();
+  readonly #capacities: readonly number[];
+  #evictions = 0;
+
+  constructor(options: KvCacheOptions) {
+    this.#options = options;
+    const floatsPerPage = options.pageLength * rowFloats(options.shape);
+    this.#pool = new PagePool(Math.floor(options.budgetBytes / (4 * floatsPerPage)), floatsPerPage);
+    this.#capacities = capacityClasses(options.pageLength, options.maxRows);
+  }
+
+  get users(): number {
+    return this.#entries.size;
+  }
+
+  get evictions(): number {
+    return this.#evictions;
+  }
+
+  get bytesUsed(): number {
+    return 4 * (this.#pool.pages - this.#pool.freePages) * this.#pool.floatsPerPage;
+  }
+
+  get bytesBudget(): number {
+    return 4 * this.#pool.pages * this.#pool.floatsPerPage;
+  }
+
+  /** The user's entry, now the most recently used. */
+  touch(userId: string): KvEntry | undefined {
+    const entry = this.#entries.get(userId);
+    if (entry !== undefined) {
+      this.#entries.delete(userId);
+      this.#entries.set(userId, entry);
+    }
+    return entry;
+  }
+
+  /**
+   * How many leading rows of an entry hold for this window. Row `i` is valid iff tokens `0 … i` are the same and so is the
+   * time of token `i+1`. Compared page by page by rolling digest, and token by token within the page where they part.
+   */
+  reuse(entry: KvEntry | undefined, segment: EncodeSegment): Reuse {
+    if (entry === undefined) return { rows: 0, because: 'cold' };
+    if (entry.modelDigest !== this.#options.modelDigest) return { rows: 0, because: 'model' };
+    if (entry.windowStart !== segment.windowStart) return { rows: 0, because: 'window' };
+    const limit = Math.min(entry.length, segment.entities.length);
+    let page = Math.floor(limit / DIGEST_PAGE);
+    while (page > 0 && !sameDigest(entry.pageDigests, segment.pageDigests, page - 1)) page--;
+    let same = page * DIGEST_PAGE;
+    while (same < limit && entry.entities[same] === segment.entities[same] && entry.timesS[same] === segment.timesS[same]) same++;
+    const next = same < entry.length ? entry.timesS[same] : entry.nextTimeS;
+    if (same > 0 && same < segment.entities.length && next !== segment.timesS[same]) same--;
+    return { rows: same, because: same === entry.length ? 'intact' : 'diverged' };
+  }
+
+  /**
+   * An entry with room for `rows` rows: the user's own, moved to a longer run of pages when it has outgrown its run, or a new
+   * one. Evicts the least recently used users that no batch has pinned.
+   *
+   * @returns `null` when even that leaves no room: an ordinary answer, the caller computes without a cache
+   */
+  allocate(userId: string, rows: number): KvEntry | null {
+    const existing = this.touch(userId);
+    if (existing !== undefined && existing.extent.capacity >= rows) return existing;
+    const capacity = this.capacityFor(rows);
+    if (existing !== undefined) existing.pinned = true;
+    const run = this.#lend(capacity / this.#options.pageLength);
+    if (run === null) return null;
+    const extent = new Extent(this.#options.shape, capacity, this.#pool.view(run));
+    extent.copyFrom(existing?.extent, existing?.length ?? 0);
+    if (existing !== undefined) {
+      if (existing.run !== undefined) this.#pool.free(existing.run);
+      existing.run = run;
+      existing.extent = extent;
+      return existing;
+    }
+    const entry = emptyEntry(userId, this.#options.modelDigest, extent, run);
+    this.#entries.set(userId, entry);
+    return entry;
+  }
+
+  /** Rows outside the pool, for one encode that the pool has no room for. Not remembered. */
+  scratch(userId: string, rows: number): KvEntry {
+    const capacity = this.capacityFor(rows);
+    const extent = new Extent(this.#options.shape, capacity, new Float32Array(capacity * rowFloats(this.#options.shape)));
+    return emptyEntry(userId, this.#options.modelDigest, extent, undefined);
+  }
+
+  /** Forgets the rows from `length` on. */
+  truncate(entry: KvEntry, length: number): void {
+    if (length >= entry.length) return;
+    entry.extent.clear(length, entry.length);
+    entry.nextTimeS = entry.timesS[length]!;
+    entry.entities = entry.entities.slice(0, length);
+    entry.timesS = entry.timesS.slice(0, length);
+    entry.length = length;
+  }
+
+  /** Declares the rows up to `length` final, computed from this window's tokens. */
+  commit(entry: KvEntry, segment: EncodeSegment, length: number): void {
+    entry.modelDigest = this.#options.modelDigest;
+    entry.windowStart = segment.windowStart;
+    entry.length = length;
+    entry.entities = segment.entities.subarray(0, length);
+    entry.timesS = segment.timesS.subarray(0, length);
+    entry.pageDigests = segment.pageDigests;
+    entry.nextTimeS = segment.timesS[length] ?? Number.NaN;
+  }
+
+  /** Drops a user's rows. Returns whether there were any. */
+  free(userId: string): boolean {
+    const entry = this.#entries.get(userId);
+    if (entry === undefined) return false;
+    this.#entries.delete(userId);
+    if (entry.run !== undefined) this.#pool.free(entry.run);
+    return true;
+  }
+
+  /** Rows a run for `rows` rows has room for: few distinct sizes, so that users of one size share a batch. */
+  capacityFor(rows: number): number {
+    const fitting = this.#capacities.find((capacity) => capacity >= rows);
+    if (fitting !== undefined) return fitting;
+    return Math.ceil(rows / this.#options.pageLength) * this.#options.pageLength;
+  }
+
+  #lend(pages: number): PageRun | null {
+    if (pages > this.#pool.pages) return null;
+    const victims = this.#entries.values();
+    while (this.#pool.freePages < pages) {
+      const victim = nextUnpinned(victims);
+      if (victim === undefined) return null;
+      this.free(victim.userId);
+      this.#evictions += 1;
+    }
+    const run = this.#pool.allocate(pages);
+    if (run !== null) return run;
+    this.#compact();
+    return this.#pool.allocate(pages);
+  }
+
+  #compact(): void {
+    const held = [...this.#entries.values()].filter((entry) => entry.run !== undefined);
+    const moved = this.#pool.compact(held.map((entry) => entry.run!));
+    for (const [i, entry] of held.entries()) {
+      entry.run = moved[i]!;
+      entry.extent = new Extent(this.#options.shape, entry.extent.capacity, this.#pool.view(entry.run));
+    }
+  }
+}
+
+const rowFloats = ({ layers, heads, dqk, dv }: KvShape): number => layers * heads * (dqk + dv);
+
+const sameDigest = (a: Uint32Array, b: Uint32Array, page: number): boolean =>
+  a[2 * page] === b[2 * page] && a[2 * page + 1] === b[2 * page + 1];
+
+function nextUnpinned(entries: Iterator<KvEntry>): KvEntry | undefined {
+  for (let step = entries.next(); step.done !== true; step = entries.next()) if (!step.value.pinned) return step.value;
+  return undefined;
+}
+
+const emptyEntry = (userId: string, modelDigest: string, extent: Extent, run: PageRun | undefined): KvEntry => ({
+  userId,
+  modelDigest,
+  windowStart: -1,
+  length: 0,
+  extent,
+  run,
+  entities: new Int32Array(0),
+  timesS: new Float64Array(0),
+  pageDigests: new Uint32Array(0),
+  nextTimeS: Number.NaN,
+  pinned: false,
+});
+
+/** Run sizes grow by an eighth, in whole pages: copying on growth and the unused tail both stay near a tenth. */
+function capacityClasses(pageLength: number, maxRows: number): number[] {
+  const ceil = (rows: number) => Math.ceil(rows / pageLength) * pageLength;
+  const classes = [pageLength];
+  for (let capacity = pageLength; capacity < maxRows; ) {
+    capacity = Math.min(ceil(maxRows), Math.max(capacity + pageLength, ceil(capacity * 1.125)));
+    classes.push(capacity);
+  }
+  return classes;
+}

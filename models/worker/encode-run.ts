@@ -1,0 +1,129 @@
+/** One run of a graph over several users: token embeddings, biases and mask in; output rows and new K/V back. */
+import { type InferenceSession, Tensor } from 'onnxruntime-node';
+import type { EncodeSegment } from '../../schemas/encoding.ts';
+import { AttentionBias } from '../hstu/attention-bias.ts';
+import type { Bundle } from '../hstu/bundle.ts';
+import type { Extent } from '../kv-cache/extent.ts';
+
+/** Rows `from … to-1` of a window; rows before `from` are in `past`. */
+export interface RowRange {
+  readonly segment: EncodeSegment;
+  readonly from: number;
+  readonly to: number;
+  readonly past?: Extent;
+}
+
+export interface RunOutput {
+  /** `(B, T, D)`, T the longest range of the run. */
+  readonly y: Float32Array;
+  /** Per layer `(B, T, H*dqk)` and `(B, T, H*dv)`. */
+  readonly k: readonly Float32Array[];
+  readonly v: readonly Float32Array[];
+  readonly T: number;
+}
+
+export class EncodeRun {
+  readonly #bundle: Bundle;
+  readonly #bias: AttentionBias;
+  readonly #entityTable: Float32Array;
+  readonly #positionTable: Float32Array | undefined;
+  /** Buffers by name, grown when a larger run comes: a step allocates nothing of its size. */
+  readonly #buffers = new Map<string, Float32Array>();
+
+  constructor(bundle: Bundle) {
+    this.#bundle = bundle;
+    this.#bias = new AttentionBias(bundle);
+    this.#entityTable = bundle.tensors.get('entity_embedding')!.data;
+    this.#positionTable = bundle.tensors.get('position_embedding')?.data;
+  }
+
+  /** Every range must have `past` (of one capacity) or none. Ranges shorter than the longest are padded behind and masked. */
+  async run(session: InferenceSession, ranges: readonly RowRange[]): Promise<RunOutput> {
+    const { config } = this.#bundle;
+    const { layers: L, dimension: D } = config;
+    const B = ranges.length;
+    const T = Math.max(...ranges.map((range) => range.to - range.from));
+    const C = ranges[0]!.past?.capacity ?? 0;
+    const feeds: Record<string, Tensor> = {
+      x: new Tensor('float32', this.#tokenEmbeddings(ranges, T), [B, T, D]),
+      mask: new Tensor('float32', this.#mask(ranges, T), [B, 1, T, T]),
+    };
+    const bias = Array.from({ length: L }, (_, l) => this.#buffer(`bias.${l}`, B * T * T));
+    const past = C > 0 ? Array.from({ length: L }, (_, l) => this.#buffer(`past.${l}`, B * T * C)) : [];
+    for (const [b, range] of ranges.entries()) this.#fillBias(range, b, T, C, bias, past);
+    for (let l = 0; l < L; l++) {
+      feeds[`bias.${l}`] = new Tensor('float32', bias[l]!, [B, 1, T, T]);
+      if (C > 0) feeds[`past.${l}`] = new Tensor('float32', past[l]!, [B, 1, T, C, 1]);
+      for (let b = 0; C > 0 && b < B; b++) {
+        feeds[`pk.${l}.${b}`] = ranges[b]!.past!.keys[l]!;
+        feeds[`pv.${l}.${b}`] = ranges[b]!.past!.values[l]!;
+      }
+    }
+    const fetched = await session.run(feeds);
+    const data = (name: string) => fetched[name]!.data as Float32Array;
+    const perLayer = (name: string) => Array.from({ length: L }, (_, l) => data(`${name}.${l}`));
+    return { y: data('y'), k: perLayer('k'), v: perLayer('v'), T };
+  }
+
+  /** `x_i = E[id_i] * sqrt(D) + P[i]`, rows padded with zeros: `(B, T, D)`. */
+  #tokenEmbeddings(ranges: readonly RowRange[], T: number): Float32Array {
+    const { dimension: D, positions } = this.#bundle.config;
+    const x = this.#buffer('x', ranges.length * T * D);
+    const scale = Math.sqrt(D);
+    for (const [b, { segment, from, to }] of ranges.entries()) {
+      for (let i = from; i < to; i++) {
+        const at = (b * T + i - from) * D;
+        const entity = segment.entities[i]! * D;
+        const position = (positions === 'from-end' ? segment.entities.length - 1 - i : i) * D;
+        for (let d = 0; d < D; d++)
+          x[at + d] = this.#entityTable[entity + d]! * scale + (this.#positionTable?.[position + d] ?? 0);
+      }
+      x.fill(0, (b * T + to - from) * D, (b + 1) * T * D);
+    }
+    return x;
+  }
+
+  /** 1 where new row i may see new row j. */
+  #mask(ranges: readonly RowRange[], T: number): Float32Array {
+    const causal = this.#bundle.config.attention === 'causal';
+    const mask = this.#buffer('mask', ranges.length * T * T).fill(0);
+    for (const [b, { from, to }] of ranges.entries()) {
+      const rows = to - from;
+      for (let i = 0; i < rows; i++) mask.fill(1, (b * T + i) * T, (b * T + i) * T + (causal ? i + 1 : rows));
+    }
+    return mask;
+  }
+
+  #fillBias(
+    { segment, from, to }: RowRange,
+    b: number,
+    T: number,
+    C: number,
+    bias: readonly Float32Array[],
+    past: readonly Float32Array[],
+  ): void {
+    const { timesS, queryTimeS } = segment;
+    for (let i = from; i < to; i++) {
+      const next = i + 1 < timesS.length ? timesS[i + 1]! : queryTimeS;
+      const row = b * T + i - from;
+      this.#bias.fillRow(i, next, timesS, from, to, bias, row * T);
+      for (const layer of bias) layer.fill(0, row * T + to - from, (row + 1) * T);
+      if (C === 0) continue;
+      this.#bias.fillRow(i, next, timesS, 0, from, past, row * C);
+      for (const layer of past) layer.fill(0, row * C + from, (row + 1) * C);
+    }
+    for (let row = b * T + to - from; row < (b + 1) * T; row++) {
+      for (const layer of bias) layer.fill(0, row * T, (row + 1) * T);
+      for (const layer of past) layer.fill(0, row * C, (row + 1) * C);
+    }
+  }
+
+  #buffer(name: string, floats: number): Float32Array {
+    let buffer = this.#buffers.get(name);
+    if (buffer === undefined || buffer.length < floats) {
+      buffer = new Float32Array(floats);
+      this.#buffers.set(name, buffer);
+    }
+    return buffer.subarray(0, floats);
+  }
+}

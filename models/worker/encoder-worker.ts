@@ -1,0 +1,44 @@
+/** A worker thread: one encoder engine behind the protocol. */
+import { parentPort, workerData } from 'node:worker_threads';
+import { messageOf, PipelineError } from '../../schemas/errors.ts';
+import { EncoderEngine } from './engine.ts';
+import type { FromWorker, ToWorker, WorkerStart } from './protocol.ts';
+
+const port = parentPort;
+if (port === null) throw new Error('encoder-worker is started by spawn.ts as a worker thread');
+const { bundle, options } = (workerData as { start: WorkerStart }).start;
+const engine = new EncoderEngine(bundle, options);
+
+/** One call at a time, in order: a later call of a user finds what the earlier one left in the cache. */
+let last: Promise<void> = Promise.resolve();
+port.on('message', (message: ToWorker) => {
+  last = last.then(() => answer(message));
+});
+
+async function answer(message: ToWorker): Promise<void> {
+  let reply: FromWorker;
+  try {
+    reply = { id: message.id, response: await carryOut(message) };
+  } catch (thrown) {
+    const code = thrown instanceof PipelineError ? thrown.code : 'ENCODER_FAILED';
+    reply = { id: message.id, failed: { code, message: messageOf(thrown) } };
+  }
+  port!.postMessage(reply);
+  if (message.call === 'close') port!.close();
+}
+
+async function carryOut(message: ToWorker) {
+  switch (message.call) {
+    case 'encode':
+      return engine.encode(message.request);
+    case 'score':
+      return engine.score(message.request);
+    case 'forget':
+      return engine.forget(message.request);
+    case 'stats':
+      return engine.stats;
+    case 'close':
+      await engine.release();
+      return null;
+  }
+}

@@ -1,0 +1,31 @@
+/** The messages between the encoder's client and its worker threads. Both sides import this file and nothing of each other. */
+import type { EncodeRequest, EncodeResult, ScoreRequest, ScoreResult } from '../../schemas/encoding.ts';
+import type { ErrorCode } from '../../schemas/errors.ts';
+import type { Bundle } from '../hstu/bundle.ts';
+import type { EngineOptions, EngineStats } from './engine.ts';
+
+/** What a worker is started with. */
+export interface WorkerStart {
+  readonly bundle: Bundle;
+  readonly options: EngineOptions;
+}
+
+/** A call and what it answers with. */
+export interface Calls {
+  encode: { readonly request: readonly EncodeRequest[]; readonly response: readonly EncodeResult[] };
+  score: { readonly request: readonly ScoreRequest[]; readonly response: readonly ScoreResult[] };
+  forget: { readonly request: string; readonly response: boolean };
+  stats: { readonly request: null; readonly response: EngineStats };
+  close: { readonly request: null; readonly response: null };
+}
+export type CallName = keyof Calls;
+
+/** Client to worker. Calls are carried out in the order they arrive. */
+export type ToWorker = {
+  [Name in CallName]: { readonly id: number; readonly call: Name; readonly request: Calls[Name]['request'] };
+}[CallName];
+
+/** Worker to client: the answer to call `id`, or why there is none. */
+export type FromWorker =
+  | { readonly id: number; readonly response: Calls[CallName]['response'] }
+  | { readonly id: number; readonly failed: { readonly code: ErrorCode; readonly message: string } };

@@ -1,0 +1,87 @@
+/** Ranks and top-K over the entity table: the retrieval score of a batch of embeddings. */
+import { Tensor } from 'onnxruntime-node';
+import type { ScoreRequest, ScoreResult } from '../../schemas/encoding.ts';
+import type { Bundle } from '../hstu/bundle.ts';
+import type { Sessions } from './sessions.ts';
+
+/** Scores held at once, floats: bounds rows × vocabulary of one run. */
+const MAX_SCORES = 4 * 1024 * 1024;
+
+interface Row {
+  readonly request: number;
+  readonly row: number;
+}
+
+export class Scorer {
+  readonly #bundle: Bundle;
+  readonly #sessions: Sessions;
+
+  constructor(bundle: Bundle, sessions: Sessions) {
+    this.#bundle = bundle;
+    this.#sessions = sessions;
+  }
+
+  async score(requests: readonly ScoreRequest[]): Promise<ScoreResult[]> {
+    const results = requests.map((request) => ({
+      ranks: new Int32Array(request.targets.length),
+      topEntities: new Int32Array(0),
+      topScores: new Float32Array(0),
+    }));
+    const ranked: Row[] = [];
+    const listed: Row[] = [];
+    for (const [i, request] of requests.entries()) {
+      for (let row = 0; row < request.targets.length; row++) if (request.targets[row]! > 0) ranked.push({ request: i, row });
+      if (request.topK > 0 && request.targets.length > 0) listed.push({ request: i, row: request.targets.length - 1 });
+    }
+    await this.#inChunks(requests, ranked, 1, (row, above) => {
+      results[row.request]!.ranks[row.row] = 1 + above;
+    });
+    const best = Math.min(Math.max(0, ...requests.map((request) => request.topK)), this.#bundle.config.vocabularySize);
+    await this.#inChunks(requests, listed, best, (row, _above, entities, scores) => {
+      const result = results[row.request]!;
+      const hiddenFrom = scores.indexOf(-Infinity);
+      const count = Math.min(requests[row.request]!.topK, hiddenFrom < 0 ? scores.length : hiddenFrom);
+      result.topEntities = Int32Array.from(entities.subarray(0, count), (index) => Number(index) + 1);
+      result.topScores = scores.slice(0, count);
+    });
+    return results;
+  }
+
+  async #inChunks(
+    requests: readonly ScoreRequest[],
+    rows: readonly Row[],
+    best: number,
+    take: (row: Row, above: number, entities: BigInt64Array, scores: Float32Array) => void,
+  ): Promise<void> {
+    const { vocabularySize: V, dimension: D } = this.#bundle.config;
+    const chunk = Math.max(1, Math.floor(MAX_SCORES / V));
+    for (let start = 0; start < rows.length; start += chunk) {
+      const part = rows.slice(start, start + chunk);
+      const embeddings = new Float32Array(part.length * D);
+      const targets = new BigInt64Array(part.length);
+      const hidden: bigint[] = [];
+      for (const [r, { request, row }] of part.entries()) {
+        const from = requests[request]!;
+        embeddings.set(from.rows.subarray(row * D, (row + 1) * D), r * D);
+        const target = from.targets[row]!;
+        targets[r] = BigInt(Math.max(0, target - 1));
+        for (let s = 0; s < from.seenCount[row]!; s++) {
+          const entity = from.seen[s]!;
+          if (entity !== target) hidden.push(BigInt(r), BigInt(entity - 1));
+        }
+      }
+      const session = await this.#sessions.score();
+      const output = await session.run({
+        rows: new Tensor('float32', embeddings, [part.length, D]),
+        targets: new Tensor('int64', targets, [part.length, 1]),
+        hidden: new Tensor('int64', BigInt64Array.from(hidden), [hidden.length / 2, 2]),
+        best: new Tensor('int64', BigInt64Array.of(BigInt(best)), [1]),
+      });
+      const above = output['above']!.data as Int32Array;
+      const entities = output['entities']!.data as BigInt64Array;
+      const scores = output['scores']!.data as Float32Array;
+      for (const [r, row] of part.entries())
+        take(row, above[r]!, entities.subarray(r * best, (r + 1) * best), scores.subarray(r * best, (r + 1) * best));
+    }
+  }
+}

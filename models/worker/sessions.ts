@@ -1,0 +1,45 @@
+/** The runtime sessions of one bundle on one thread, created when first needed. */
+import { InferenceSession } from 'onnxruntime-node';
+import type { Bundle } from '../hstu/bundle.ts';
+import { prefillGraph, scoreGraph, stepGraph } from '../hstu/graphs.ts';
+
+/** Users that one step graph takes: graphs are unrolled over users, so a batch is cut into these sizes. */
+export const STEP_USERS = [32, 16, 8, 4, 2, 1] as const;
+
+/** One thread a session: parallelism comes from encoder workers, which share nothing. */
+const OPTIONS: InferenceSession.SessionOptions = { intraOpNumThreads: 1, interOpNumThreads: 1, logSeverityLevel: 3 };
+
+export class Sessions {
+  readonly #bundle: Bundle;
+  readonly #sessions = new Map<string, Promise<InferenceSession>>();
+
+  constructor(bundle: Bundle) {
+    this.#bundle = bundle;
+  }
+
+  prefill(): Promise<InferenceSession> {
+    return this.#session('prefill', () => prefillGraph(this.#bundle));
+  }
+
+  /** @param users one of `STEP_USERS` */
+  step(users: number, rowwise: boolean): Promise<InferenceSession> {
+    return this.#session(`step-${users}-${rowwise}`, () => stepGraph(this.#bundle, users, rowwise));
+  }
+
+  score(): Promise<InferenceSession> {
+    return this.#session('score', () => scoreGraph(this.#bundle));
+  }
+
+  async release(): Promise<void> {
+    for (const session of this.#sessions.values()) await (await session).release();
+    this.#sessions.clear();
+  }
+
+  #session(key: string, graph: () => Uint8Array): Promise<InferenceSession> {
+    const known = this.#sessions.get(key);
+    if (known !== undefined) return known;
+    const created = InferenceSession.create(graph(), OPTIONS);
+    this.#sessions.set(key, created);
+    return created;
+  }
+}
