@@ -1,0 +1,185 @@
+/** What a batch writes, table by table, as JSON rows. */
+import type { DeadLetter } from '../../schemas/action.ts';
+import type { OutputBatch } from '../../schemas/batch.ts';
+import type { Lineage } from '../../schemas/output.ts';
+
+/** Columns in the order of the rows. */
+export const TABLE_COLUMNS = {
+  actions: [
+    'run_id',
+    'user_id',
+    'event_time',
+    'event_id',
+    'action',
+    'entity',
+    'value',
+    'disposition',
+    'context',
+    'topic',
+    'partition',
+    'offset',
+  ],
+  embeddings: [
+    'run_id',
+    'user_id',
+    'version',
+    'embedding',
+    'sequence_length',
+    'last_event_time',
+    'query_time',
+    'sequence_digest',
+    'model_digest',
+    'topic',
+    'partition',
+    'offset',
+    'computed_at',
+    'latency_ms',
+    'rows_computed',
+    'outcome',
+  ],
+  scores: [
+    'run_id',
+    'user_id',
+    'version',
+    'request_id',
+    'entities',
+    'scores',
+    'sequence_digest',
+    'model_digest',
+    'topic',
+    'partition',
+    'offset',
+    'computed_at',
+  ],
+  quality: [
+    'run_id',
+    'user_id',
+    'event_time',
+    'event_id',
+    'action',
+    'entity',
+    'prior_events',
+    'rank',
+    'sequence_digest',
+    'model_digest',
+    'topic',
+    'partition',
+    'offset',
+  ],
+  dead_letters: ['run_id', 'topic', 'partition', 'offset', 'code', 'step', 'message', 'original', 'encoding'],
+} as const;
+
+/** Tables that hold what batches put out. */
+export type OutputTable = keyof typeof TABLE_COLUMNS;
+export const OUTPUT_TABLES = Object.keys(TABLE_COLUMNS) as readonly OutputTable[];
+
+export type OutputRows = Record<OutputTable, string[]>;
+
+export const emptyRows = (): OutputRows => ({ actions: [], embeddings: [], scores: [], quality: [], dead_letters: [] });
+
+/** Appends the batch's rows to `rows`; how many they are. */
+export function appendRows(rows: OutputRows, runId: string, batch: OutputBatch): number {
+  for (const { action, disposition } of batch.processed) {
+    const { eventId, userId, eventTimeMs, entity, value, context, position } = action;
+    rows.actions.push(
+      JSON.stringify([
+        runId,
+        userId,
+        timeText(eventTimeMs),
+        eventId,
+        action.action,
+        entity,
+        value ?? null,
+        disposition,
+        context ?? {},
+        position.topic,
+        position.partition,
+        position.offset,
+      ]),
+    );
+  }
+  for (const item of batch.embeddings) {
+    const before = JSON.stringify([runId, item.userId, item.version]).slice(0, -1);
+    const after = JSON.stringify([
+      item.sequenceLength,
+      timeText(item.lastEventTimeMs),
+      timeText(item.queryTimeMs),
+      ...lineageCells(item.lineage),
+      timeText(item.computedAtMs),
+      item.latencyMs,
+      item.rowsComputed,
+      item.outcome,
+    ]).slice(1);
+    rows.embeddings.push(`${before},${floatsText(item.embedding)},${after}`);
+  }
+  for (const { userId, version, requestId, candidates, lineage, computedAtMs } of batch.scores) {
+    const entities = candidates.map(({ entity }) => entity);
+    const scores = candidates.map(({ score }) => (Number.isFinite(score) ? score : String(score).toLowerCase()));
+    rows.scores.push(
+      JSON.stringify([
+        runId,
+        userId,
+        version,
+        requestId ?? '',
+        entities,
+        scores,
+        ...lineageCells(lineage),
+        timeText(computedAtMs),
+      ]),
+    );
+  }
+  for (const { userId, eventId, action, entity, eventTimeMs, priorEvents, rank, lineage } of batch.quality) {
+    rows.quality.push(
+      JSON.stringify([
+        runId,
+        userId,
+        timeText(eventTimeMs),
+        eventId,
+        action,
+        entity,
+        priorEvents,
+        rank,
+        ...lineageCells(lineage),
+      ]),
+    );
+  }
+  for (const letter of batch.deadLetters) rows.dead_letters.push(deadLetterRow(runId, letter));
+  return batch.processed.length + batch.embeddings.length + batch.scores.length + batch.quality.length + batch.deadLetters.length;
+}
+
+const lineageCells = ({ sequenceDigest, modelDigest, topic, partition, offset }: Lineage) => [
+  sequenceDigest,
+  modelDigest,
+  topic,
+  partition,
+  offset,
+];
+
+/** `2009-12-14 02:52:24.000`: the one form that ClickHouse never takes for seconds. */
+export const timeText = (ms: number): string => new Date(ms).toISOString().slice(0, 23).replace('T', ' ');
+
+/** JSON has no NaN and no infinities, ClickHouse reads them from strings; they must not become zeros. */
+function floatsText(values: Float32Array): string {
+  if (values.every(Number.isFinite)) return `[${values.join(',')}]`;
+  return JSON.stringify(Array.from(values, (value) => (Number.isFinite(value) ? value : String(value).toLowerCase())));
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+function deadLetterRow(runId: string, { position, code, step, message, original }: DeadLetter): string {
+  const { topic, partition, offset } = position;
+  const [text, encoding] = originalText(original);
+  return JSON.stringify([runId, topic, partition, offset, code, step, wellFormed(message), text, encoding]);
+}
+
+function originalText(original: Uint8Array | string): [text: string, encoding: 'text' | 'base64'] {
+  if (typeof original === 'string') return [wellFormed(original), 'text'];
+  try {
+    return [utf8.decode(original), 'text'];
+  } catch {
+    return [Buffer.from(original).toString('base64'), 'base64'];
+  }
+}
+
+/** Lone surrogates, which no UTF-8 store takes, become U+FFFD. */
+const wellFormed = (text: string): string => (/\p{Surrogate}/u.test(text) ? Buffer.from(text).toString() : text);

@@ -1,0 +1,113 @@
+/** Named questions to the store: one SQL file each, whose comments say the question and the parameters. */
+import { readdir, readFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import { PipelineError } from '../../schemas/errors.ts';
+import type { ClickHouse } from './clickhouse.ts';
+
+export interface QueryParameter {
+  readonly name: string;
+  /** ClickHouse's type: `String`, `UInt32`, `Array(String)`. */
+  readonly type: string;
+  /** As written in the file; undefined where the caller must give one. */
+  readonly default: string | undefined;
+}
+
+export interface NamedQuery {
+  /** File name without its extension. */
+  readonly name: string;
+  /** The question it answers. */
+  readonly title: string;
+  readonly parameters: readonly QueryParameter[];
+  readonly sql: string;
+}
+
+const FOLDER = new URL('./queries/', import.meta.url);
+
+/** All named queries, by name. */
+export async function listQueries(): Promise<NamedQuery[]> {
+  const files = (await readdir(FOLDER)).filter((file) => file.endsWith('.sql')).sort();
+  return Promise.all(
+    files.map(async (file) =>
+      parseQuery(file.slice(0, -'.sql'.length), await readFile(fileURLToPath(new URL(file, FOLDER)), 'utf8')),
+    ),
+  );
+}
+
+/**
+ * Runs a named query.
+ *
+ * @param given values by parameter name: of their own type, or text as from a command line (`a,b` or JSON for arrays)
+ * @throws PipelineError `CONFIG_INVALID` for an unknown name or parameter, a missing one, or text that does not fit
+ */
+export async function runQuery(
+  clickhouse: ClickHouse,
+  name: string,
+  given: Readonly<Record<string, unknown>> = {},
+): Promise<Record<string, unknown>[]> {
+  const queries = await listQueries();
+  const query = queries.find((one) => one.name === name);
+  if (query === undefined)
+    throw new PipelineError(
+      'CONFIG_INVALID',
+      `there is no query '${name}'; there are ${queries.map((one) => one.name).join(', ')}`,
+    );
+  return clickhouse.rows<Record<string, unknown>>(query.sql, bindValues(query, given));
+}
+
+/** Reads the comments at the head of a query file. */
+export function parseQuery(name: string, text: string): NamedQuery {
+  const lines = text.split('\n');
+  const title = /^-- (.+)$/.exec(lines[0] ?? '')?.[1];
+  if (title === undefined)
+    throw new PipelineError('CONFIG_INVALID', `query '${name}' must begin with a comment that says its question`);
+  const parameters = lines.flatMap((line) => {
+    const match = /^-- param (\w+) (\S+)(?: = (.*))?$/.exec(line.trimEnd());
+    return match === null ? [] : [{ name: match[1]!, type: match[2]!, default: match[3] }];
+  });
+  return { name, title, parameters, sql: text.trim() };
+}
+
+function bindValues({ name, parameters }: NamedQuery, given: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const refuse = (problem: string) =>
+    new PipelineError(
+      'CONFIG_INVALID',
+      `query '${name}' ${problem}; its parameters: ${parameters.map(describe).join(', ') || 'none'}`,
+    );
+  const unknown = Object.keys(given).find((key) => !parameters.some((parameter) => parameter.name === key));
+  if (unknown !== undefined) throw refuse(`has no parameter '${unknown}'`);
+  return Object.fromEntries(
+    parameters.map(({ name: key, type, default: fallback }) => {
+      const value = given[key] ?? fallback;
+      if (value === undefined) throw refuse(`needs '${key}'`);
+      const bound = typeof value === 'string' ? valueOfText(value, type) : value;
+      if (bound === undefined) throw refuse(`cannot read '${key}' from ${JSON.stringify(value)}`);
+      return [key, bound];
+    }),
+  );
+}
+
+const describe = ({ name, type, default: fallback }: QueryParameter) =>
+  `${name} ${type}${fallback === undefined ? '' : ` = ${fallback}`}`;
+
+/** Undefined where the text is no value of that type. */
+function valueOfText(text: string, type: string): unknown {
+  const element = /^Array\((.+)\)$/.exec(type)?.[1];
+  if (element === undefined) return /^(U?Int|Float)/.test(type) ? numberOf(text) : text;
+  const items = itemsOf(text);
+  const values = items?.map((item) => (typeof item === 'string' ? valueOfText(item, element) : item));
+  return values?.includes(undefined) ? undefined : values;
+}
+
+function numberOf(text: string): number | undefined {
+  const value = Number(text);
+  return text.trim() === '' || !Number.isFinite(value) ? undefined : value;
+}
+
+function itemsOf(text: string): unknown[] | undefined {
+  if (!text.trim().startsWith('[')) return text === '' ? [] : text.split(',');
+  try {
+    return JSON.parse(text) as unknown[];
+  } catch {
+    return undefined;
+  }
+}
