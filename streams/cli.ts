@@ -1,0 +1,48 @@
+#!/usr/bin/env node
+/** The command line: reads arguments, runs a command, and turns errors into messages and exit codes. */
+import { readFileSync } from 'node:fs';
+import { Command } from 'commander';
+import colors from 'picocolors';
+import { PipelineError } from '../schemas/errors.ts';
+import { addCommands } from './commands/index.ts';
+
+/** Exit code of wrong arguments and wrong configuration. */
+const USAGE = 2;
+
+const packageFile = ['../package.json', '../../package.json'].map((path) => new URL(path, import.meta.url));
+const { version } = JSON.parse(readFirst(packageFile)) as { version: string };
+
+const program = new Command('hstu-streams')
+  .description('Exact incremental HSTU over streams of user actions.')
+  .version(version)
+  .showHelpAfterError('(--help shows the options)')
+  .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : USAGE));
+addCommands(program);
+inherit(program);
+
+try {
+  await program.parseAsync();
+} catch (thrown) {
+  if (!(thrown instanceof PipelineError)) throw thrown;
+  process.stderr.write(`${colors.red(thrown.code)} ${thrown.message}\n`);
+  process.exitCode = thrown.exitCode;
+}
+
+/** Sub-commands exit like the program does. */
+function inherit(parent: Command): void {
+  for (const command of parent.commands) {
+    command.copyInheritedSettings(parent);
+    inherit(command);
+  }
+}
+
+function readFirst(files: readonly URL[]): string {
+  for (const file of files) {
+    try {
+      return readFileSync(file, 'utf8');
+    } catch {
+      // The other place then: source and build lie at different depths.
+    }
+  }
+  throw new Error('package.json is missing');
+}

@@ -1,0 +1,145 @@
+/** `hstu-streams doctor`: is everything here that a run needs? Every failure says what mends it. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { freemem, tmpdir, totalmem } from 'node:os';
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import colors from 'picocolors';
+import { connect } from '../../infra/clickhouse/connect.ts';
+import { mebibytes } from '../../infra/console/format.ts';
+import { HstuEncoder } from '../../models/encoder.ts';
+import { type Bundle, kvBytesPerRow, loadBundle } from '../../models/hstu/bundle.ts';
+import { judgeCacheability } from '../../models/hstu/cacheability.ts';
+import { randomBundle } from '../../models/hstu/random-bundle.ts';
+import type { Config } from '../../schemas/config.ts';
+import { messageOf, PipelineError } from '../../schemas/errors.ts';
+import { pageDigests } from '../../schemas/sequence-digest.ts';
+import { loadConfig } from '../load-config.ts';
+import { collect } from './options.ts';
+
+interface Check {
+  readonly name: string;
+  /** What to do when it fails. */
+  readonly mend: string;
+  /** Returns what was found; throws what is wrong. */
+  readonly run: () => Promise<string>;
+}
+
+export function addDoctor(program: Command): void {
+  program
+    .command('doctor')
+    .description('check Node, the runtime, ClickHouse, the bundle and the memory; every failure says what mends it')
+    .option('-c, --config <file>', 'configuration, YAML', 'examples/movielens/replay.yaml')
+    .option('--set <key=value>', 'override a setting (repeatable)', collect, [])
+    .action(async (options: { config: string; set: string[] }) => {
+      const settings: { config?: Config; bundle?: Bundle } = {};
+      const configured = () => {
+        if (settings.config === undefined) throw new Error('not checked: the configuration is at fault');
+        return settings.config;
+      };
+      const checks: Check[] = [
+        { name: 'Node.js', mend: 'install Node.js 20 or newer', run: checkNode },
+        { name: 'ONNX Runtime', mend: 'npm ci', run: checkRuntime },
+        {
+          name: 'configuration',
+          mend: `mend ${options.config}, or name another with --config`,
+          run: async () => {
+            settings.config = await loadConfig({ file: options.config, environment: process.env, assignments: options.set });
+            return options.config;
+          },
+        },
+        {
+          name: 'model bundle',
+          mend: 'hstu-streams model import research --weights W --config C --out DIR, and name DIR as bundle',
+          run: async () => {
+            settings.bundle = await loadBundle(configured().bundle);
+            const { config, digest } = settings.bundle;
+            const { verdict } = judgeCacheability(config);
+            return `${config.name} ${digest.slice(0, 12)}, D ${config.dimension}, ${config.layers} layers, ${verdict}`;
+          },
+        },
+        {
+          name: 'memory',
+          mend: 'lower encoder.kvBudgetBytes or memoryBudgetBytes',
+          run: async () => checkMemory(configured(), settings.bundle),
+        },
+        {
+          name: 'ClickHouse',
+          mend: 'set clickhouse.path to a folder that can be written, or clickhouse.url to a server; npm ci brings the embedded engine',
+          run: async () => checkClickHouse(configured()),
+        },
+      ];
+      let failed = 0;
+      for (const { name, mend, run } of checks) {
+        try {
+          console.log(`${colors.green('✓')} ${name.padEnd(14)} ${await run()}`);
+        } catch (thrown) {
+          failed += 1;
+          console.log(`${colors.red('✗')} ${name.padEnd(14)} ${messageOf(thrown).split('\n').join('\n                 ')}`);
+          console.log(`  ${''.padEnd(14)} ${colors.yellow(`mend: ${mend}`)}`);
+        }
+      }
+      if (failed > 0) throw new PipelineError('CONFIG_INVALID', `${failed} of ${checks.length} checks failed`);
+    });
+}
+
+async function checkNode(): Promise<string> {
+  const major = Number(process.versions.node.split('.')[0]);
+  if (major < 20) throw new Error(`version ${process.versions.node}; 20 or newer is needed`);
+  return process.versions.node;
+}
+
+/** Really encodes: one worker thread, a small random model, full against incremental. */
+async function checkRuntime(): Promise<string> {
+  const { version } = createRequire(import.meta.url)('onnxruntime-node/package.json') as { version: string };
+  const bundle = randomBundle({ dimension: 16, layers: 2, heads: 2, maxSequenceLength: 16 });
+  const encoder = new HstuEncoder(bundle, { kvBudgetBytes: 2 ** 20 });
+  try {
+    const entities = Int32Array.from({ length: 16 }, (_, i) => i + 1);
+    const timesS = Float64Array.from(entities, (i) => 1_000_000_000 + i * i * 60);
+    const segment = (n: number) => {
+      const window = { entities: entities.slice(0, n), timesS: timesS.slice(0, n) };
+      return {
+        windowStart: 0,
+        ...window,
+        pageDigests: pageDigests(window.entities, window.timesS),
+        from: n - 1,
+        queryTimeS: timesS[n - 1]!,
+      };
+    };
+    const segments = Array.from({ length: 16 }, (_, i) => segment(i + 1));
+    const [grown] = await encoder.encode([{ userId: 'grown', segments }]);
+    const [whole] = await encoder.encode([{ userId: 'whole', segments: [segment(16)] }]);
+    const delta = Math.max(...whole!.segments[0]!.rows.map((value, d) => Math.abs(value - grown!.segments.at(-1)!.rows[d]!)));
+    if (!(delta <= 1e-5)) throw new Error(`incremental and full encodes differ by ${delta}`);
+    return `onnxruntime-node ${version} (CPU); incremental = full within ${delta.toExponential(1)}`;
+  } finally {
+    await encoder.close();
+  }
+}
+
+function checkMemory({ memoryBudgetBytes, encoder: { kvBudgetBytes } }: Config, bundle: Bundle | undefined): string {
+  if (kvBudgetBytes > memoryBudgetBytes)
+    throw new Error(
+      `encoder.kvBudgetBytes ${mebibytes(kvBudgetBytes)} exceeds memoryBudgetBytes ${mebibytes(memoryBudgetBytes)}`,
+    );
+  if (memoryBudgetBytes > totalmem())
+    throw new Error(`memoryBudgetBytes ${mebibytes(memoryBudgetBytes)} exceeds this machine's ${mebibytes(totalmem())}`);
+  const users = bundle && Math.floor(kvBudgetBytes / (bundle.config.window.maxLength * kvBytesPerRow(bundle.config)));
+  const room =
+    users === undefined ? '' : `; KV ${mebibytes(kvBudgetBytes)} holds ${users.toLocaleString('en-US')} users with full windows`;
+  return `budget ${mebibytes(memoryBudgetBytes)}, free ${mebibytes(freemem())}${room}`;
+}
+
+/** The configured store is only looked at; a trial of the embedded engine goes to a folder of its own. */
+async function checkClickHouse(config: Config): Promise<string> {
+  const trial = config.clickhouse.url === undefined ? await mkdtemp(join(tmpdir(), 'hstu-doctor-')) : undefined;
+  try {
+    const clickhouse = await connect(trial === undefined ? config.clickhouse : { ...config.clickhouse, path: trial });
+    const [row] = await clickhouse.rows<{ version: string }>('SELECT version() AS version');
+    await clickhouse.close();
+    return `${row?.version} ${trial === undefined ? `at ${config.clickhouse.url}` : `embedded, for ${config.clickhouse.path}`}`;
+  } finally {
+    if (trial !== undefined) await rm(trial, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
+  }
+}

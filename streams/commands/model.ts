@@ -1,0 +1,93 @@
+/** `hstu-streams model`: look into bundles, and make them from checkpoints. */
+import { readFile } from 'node:fs/promises';
+import { basename, resolve } from 'node:path';
+import type { Command } from 'commander';
+import { count, mebibytes } from '../../infra/console/format.ts';
+import { facts, heading, table } from '../../infra/console/table.ts';
+import { type Bundle, expectedTensors, kvBytesPerRow, loadBundle, writeBundle } from '../../models/hstu/bundle.ts';
+import { judgeCacheability } from '../../models/hstu/cacheability.ts';
+import { importResearch } from '../../models/hstu/import-research.ts';
+import { readSafetensors } from '../../models/hstu/safetensors.ts';
+import { messageOf, PipelineError } from '../../schemas/errors.ts';
+
+export function addModel(program: Command): void {
+  const model = program.command('model').description('inspect and import model bundles');
+  model
+    .command('inspect')
+    .description('shapes, cacheability verdict, digest, and what a user costs')
+    .argument('<folder>', 'model bundle')
+    .option('--json', 'print JSON')
+    .action(async (folder: string, options: { json?: true }) => {
+      const bundle = await loadBundle(folder);
+      console.log(options.json ? JSON.stringify(inspect(bundle), null, 2) : describe(bundle));
+    });
+  model
+    .command('import')
+    .description('turn a checkpoint into a bundle')
+    .command('research')
+    .description("from Meta's research code: its state dict as safetensors, its configuration as JSON")
+    .requiredOption('--weights <file>', 'state dict, safetensors')
+    .requiredOption('--config <file>', 'configuration, JSON: the object itself, or a file that holds it under "config"')
+    .requiredOption('--out <folder>', 'folder of the new bundle')
+    .option('--name <name>', 'name of the model; default: that of the folder')
+    .action(async (options: { weights: string; config: string; out: string; name?: string }) => {
+      const [weights, configText] = await Promise.all([readInput(options.weights), readInput(options.config)]);
+      const config = parseJson(configText.toString('utf8'), options.config);
+      const name = options.name ?? basename(resolve(options.out));
+      await writeBundle(options.out, importResearch(readSafetensors(weights, options.weights), config['config'] ?? config, name));
+      console.log(describe(await loadBundle(options.out)));
+    });
+}
+
+/** What `model inspect --json` prints. */
+function inspect(bundle: Bundle) {
+  const { config, digest } = bundle;
+  return {
+    name: config.name,
+    architecture: config.architecture,
+    digest,
+    ...judgeCacheability(config),
+    kvBytesPerUser: config.window.maxLength * kvBytesPerRow(config),
+    kvBytesPerEvent: kvBytesPerRow(config),
+    parameters: [...bundle.tensors.values()].reduce((sum, tensor) => sum + tensor.data.length, 0),
+    config: { ...config, timeBucketThresholds: `${config.timeBucketThresholds.length} entries`, training: undefined },
+    tensors: Object.fromEntries([...expectedTensors(config)].map(([name, shape]) => [name, shape])),
+  };
+}
+
+function describe(bundle: Bundle): string {
+  const { name, digest, verdict, reasons, kvBytesPerUser, kvBytesPerEvent, parameters, config, tensors } = inspect(bundle);
+  const norm = config.outputNorm === 'l2' ? 'L2' : 'LayerNorm';
+  return [
+    heading(`${name} (${config.architecture})`),
+    facts([
+      ['digest', digest],
+      ['cacheability', `${verdict}: ${reasons.join('; ')}`],
+      ['shape', `D ${config.dimension}, ${config.layers} layers, ${config.heads} heads, dqk ${config.dqk}, dv ${config.dv}`],
+      ['biases', [config.timeBias && 'time', config.positionBias && 'position'].filter(Boolean).join(' + ') || 'none'],
+      ['output', `${norm}${config.concatUa ? ', concat_ua' : ''}`],
+      ['vocabulary', `${count(config.vocabularySize)} entities; actions ${config.actions.encoded.join(', ')}`],
+      [
+        'window',
+        `${config.window.maxLength} events, dropped in blocks of ${config.window.blockLength}; padded length N ${config.paddedLength}`,
+      ],
+      ['KV a user', `${mebibytes(kvBytesPerUser)} full (${count(kvBytesPerUser)} bytes; ${count(kvBytesPerEvent)} an event)`],
+      ['parameters', count(parameters)],
+    ]),
+    table(Object.entries(tensors).map(([tensor, shape]) => ({ tensor, shape: shape.join(' × ') }))),
+  ].join('\n');
+}
+
+async function readInput(file: string): Promise<Buffer> {
+  return readFile(file).catch((cause: unknown) => {
+    throw new PipelineError('CONFIG_INVALID', `cannot read ${file}: ${messageOf(cause)}`, { cause });
+  });
+}
+
+function parseJson(text: string, file: string): Record<string, unknown> {
+  try {
+    return JSON.parse(text) as Record<string, unknown>;
+  } catch (cause) {
+    throw new PipelineError('CONFIG_INVALID', `${file} is not JSON: ${messageOf(cause)}`, { cause });
+  }
+}

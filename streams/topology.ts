@@ -1,0 +1,124 @@
+/** The steps of a stream by name, what passes between them, and what bounds them: the text and the picture of `explain`. */
+import type { Config } from '../schemas/config.ts';
+
+export interface Step {
+  /** The one id of this step: in metrics, dead letters, spans and this list. */
+  readonly id: string;
+  readonly input: string;
+  readonly output: string;
+  /** What it promises, in a line. */
+  readonly does: string;
+  /** What limits its memory or delay, with the values in force. */
+  readonly bounds: string;
+  readonly file: string;
+}
+
+/** The steps of a replay, in order. */
+export function topology(config: Config): readonly Step[] {
+  const { encoder, scores, source, sequence, clickhouse } = config;
+  const files = source?.files.map((file) => file.path.split(/[\\/]/).at(-1)).join(' + ') ?? 'records';
+  return [
+    {
+      id: 'source',
+      input: files,
+      output: 'SourceBatch',
+      does: 'reads in event-time order',
+      bounds: `${source?.batchEvents ?? '-'} events a batch, ${source?.maxInFlightBatches ?? '-'} batches in flight`,
+      file: 'streams/batch-source.ts',
+    },
+    {
+      id: 'decode',
+      input: 'SourceBatch',
+      output: 'DecodedBatch',
+      does: 'maps records to actions; bad ones become dead letters',
+      bounds: `${source?.maxRecordBytes ?? '-'} bytes a record`,
+      file: 'operators/decode.ts',
+    },
+    {
+      id: 'sequence',
+      input: 'DecodedBatch',
+      output: 'SequencedBatch',
+      does: 'keeps each user in event-time order; drops duplicates, inserts late events',
+      bounds: `one block window a user, ${sequence.seenLimit} seen entities`,
+      file: 'operators/sequence.ts',
+    },
+    {
+      id: 'spread',
+      input: 'SequencedBatch',
+      output: 'UpdateUnit',
+      does: 'lets users travel alone',
+      bounds: 'none held',
+      file: 'operators/spread.ts',
+    },
+    {
+      id: 'microBatch',
+      input: 'UpdateUnit',
+      output: 'UpdateUnit[]',
+      does: 'groups users of all batches for one run of the model',
+      bounds: `${encoder.maxBatchUsers} users or ${encoder.maxDelayMs} ms`,
+      file: 'operators/micro-batch.ts',
+    },
+    {
+      id: 'encode',
+      input: 'UpdateUnit[]',
+      output: 'EncodedUnit[]',
+      does: 'computes only the rows that the KV cache does not hold',
+      bounds: `${encoder.workers} worker(s), ${Math.round(encoder.kvBudgetBytes / 2 ** 20)} MiB of KV, ${encoder.maxInFlight} runs in flight`,
+      file: 'operators/encode.ts',
+    },
+    {
+      id: 'score',
+      input: 'EncodedUnit[]',
+      output: 'ScoredUnit[]',
+      does: 'ranks what happened, lists the best entities',
+      bounds: `top ${scores.topK}${scores.seenFilter ? ' unseen' : ''}`,
+      file: 'operators/score.ts',
+    },
+    {
+      id: 'gather',
+      input: 'ScoredUnit[]',
+      output: 'ScoredBatch',
+      does: 'puts every batch together again',
+      bounds: 'the batches in flight',
+      file: 'operators/gather.ts',
+    },
+    {
+      id: 'assemble',
+      input: 'ScoredBatch',
+      output: 'OutputBatch',
+      does: 'embeddings, scores and ranks with their lineage',
+      bounds: 'none held',
+      file: 'operators/assemble.ts',
+    },
+    {
+      id: 'publish',
+      input: 'OutputBatch',
+      output: 'OutputBatch',
+      does: `writes to ClickHouse (${clickhouse.url ?? 'embedded'}), idempotent`,
+      bounds: 'the batches in flight',
+      file: 'operators/publish.ts',
+    },
+    {
+      id: 'commit',
+      input: 'OutputBatch',
+      output: 'OutputBatch',
+      does: 'moves the position, in order; the source goes on',
+      bounds: 'the batches in flight',
+      file: 'operators/ordered-commit.ts',
+    },
+  ];
+}
+
+/** The steps as a Mermaid flow chart. */
+export function mermaid(steps: readonly Step[]): string {
+  const lines = ['flowchart TD', `  input[/${steps[0]!.input}/] --> source`];
+  for (const step of steps) lines.push(`  ${step.id}["${step.id}<br/><small>${step.does}<br/>${step.bounds}</small>"]`);
+  for (const [i, step] of steps.slice(1).entries())
+    lines.push(`  ${steps[i]!.id} -->|${step.input.replace('[]', ' list')}| ${step.id}`);
+  lines.push(
+    '  decode & sequence -.->|DeadLetter| publish',
+    '  publish --> clickhouse[(ClickHouse)]',
+    '  commit -.->|ack| source',
+  );
+  return `${lines.join('\n')}\n`;
+}
