@@ -11,11 +11,9 @@ import { EncoderEngine } from '../../models/worker/engine.ts';
 import { Deviation } from '../support/deviation.ts';
 import { prefix, segmentOf } from '../support/encode-segments.ts';
 import { goldenFolder, goldenTensors, goldenVectors, type ResearchCase } from '../support/golden-vectors.ts';
-import { referenceRows, referenceScores } from '../support/reference-hstu.ts';
+import { referenceScores } from '../support/reference-hstu.ts';
 
 const TOLERANCE = 1e-5;
-/** Float64 against float64, as rounded in the file. */
-const REFERENCE_TOLERANCE = 1e-7;
 /** A chunk length that divides nothing. */
 const MODES = [{}, { prefillRows: 3 }];
 
@@ -23,9 +21,8 @@ const vectors = goldenVectors();
 const example = (path: string) => fileURLToPath(new URL(`../../examples/movielens/${path}`, import.meta.url));
 
 it(`there are golden vectors in ${goldenFolder()}`, () => {
-  expect(vectors.filter(({ weights, cases }) => weights !== undefined && cases.length > 0).map(({ name }) => name)).not.toEqual(
-    [],
-  );
+  const usable = vectors.filter(({ weights, cases }) => weights !== undefined && cases.length > 0);
+  expect(usable.length, 'files NAME.json with NAME.safetensors beside them').toBeGreaterThan(0);
 });
 
 describe.each(vectors)('$name', ({ name, config, cases, architecture, weights }) => {
@@ -59,14 +56,6 @@ function researchCases(name: string, cases: readonly ResearchCase[], load: () =>
       const window = { entities: ids, timesS: timestamps };
       const expected = rows.flat();
       const deviation = new Deviation();
-      const naive = new Deviation();
-      naive.check(
-        referenceRows(bundle, window, queryTime),
-        expected,
-        D,
-        REFERENCE_TOLERANCE,
-        'the float64 reference of these tests',
-      );
 
       for (const [m, engine] of engines.entries()) {
         const mode = `prefillRows ${MODES[m]!.prefillRows ?? 'default'}`;
@@ -97,7 +86,7 @@ function researchCases(name: string, cases: readonly ResearchCase[], load: () =>
           expectRanking([...scored!.topEntities], top10, referenceScores(bundle, expected.slice(-D)));
         }
       }
-      await annotate(`${deviation}; float64 reference ${naive}`);
+      await annotate(`${deviation}`);
     });
   }
 }
