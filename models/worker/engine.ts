@@ -16,7 +16,7 @@ import { DIGEST_PAGE } from '../../schemas/sequence-digest.ts';
 import type { Bundle } from '../hstu/bundle.ts';
 import { judgeCacheability } from '../hstu/cacheability.ts';
 import { MAX_ROWWISE } from '../hstu/graphs.ts';
-import { KvCache, type KvEntry, type Reuse } from '../kv-cache/kv-cache.ts';
+import { KvCache, type KvCacheOptions, type KvEntry, type Reuse } from '../kv-cache/kv-cache.ts';
 import { EncodeRun, type RowRange, type RunOutput } from './encode-run.ts';
 import { Scorer } from './scorer.ts';
 import { Sessions, STEP_USERS } from './sessions.ts';
@@ -56,7 +56,7 @@ interface Job {
 }
 
 /** Floats that the score matrices of one prefill may take: bounds users × rows². */
-const PREFILL_FLOATS = 8 * 1024 * 1024;
+const PREFILL_FLOATS = 1024 * 1024;
 const OUTCOME_OF: Record<Reuse['because'], CacheOutcome> = {
   cold: 'cold',
   model: 'cold',
@@ -78,10 +78,15 @@ export class EncoderEngine {
   #segments = 0;
   #rowsComputed = 0;
 
-  constructor(bundle: Bundle, { kvBudgetBytes, pageLength = 8, prefillRows = 512 }: EngineOptions) {
+  /** @param cacheOf tests give a cache that is wrong on purpose, to show that the law would notice */
+  constructor(
+    bundle: Bundle,
+    { kvBudgetBytes, pageLength = 8, prefillRows = 512 }: EngineOptions,
+    cacheOf: (options: KvCacheOptions) => KvCache = (options) => new KvCache(options),
+  ) {
     const { config, digest } = bundle;
     this.#bundle = bundle;
-    this.#cache = new KvCache({
+    this.#cache = cacheOf({
       shape: config,
       modelDigest: digest,
       budgetBytes: kvBudgetBytes,
