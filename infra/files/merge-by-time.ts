@@ -29,6 +29,8 @@ export interface MergedFiles {
   readonly total: number;
   /** Digest of contents and mappings: same fingerprint, same records in the same order. */
   readonly fingerprint: string;
+  /** The topic of each file's records, distinct; by file index. */
+  readonly topics: readonly string[];
   /** By file index. */
   readonly mappings: readonly CompiledMapping[];
   /** Records `from … to-1` of the merged order; made on the way, the raw rows are what is kept. */
@@ -95,6 +97,7 @@ export async function openFileSource(files: readonly FileSource[], options: File
       files,
       loaded.map((file) => file.contentDigest),
     ),
+    topics,
     mappings,
     *records(from = 0, to = total) {
       for (let i = Math.max(0, from); i < Math.min(to, total); i++) yield recordAt(i);

@@ -5,7 +5,7 @@ import type { Bundle } from '../hstu/bundle.ts';
 import type { Sessions } from './sessions.ts';
 
 /** Scores held at once, floats: bounds rows × vocabulary of one run. */
-const MAX_SCORES = 4 * 1024 * 1024;
+const MAX_SCORES = 512 * 1024;
 
 interface Row {
   readonly request: number;
@@ -59,22 +59,18 @@ export class Scorer {
       const part = rows.slice(start, start + chunk);
       const embeddings = new Float32Array(part.length * D);
       const targets = new BigInt64Array(part.length);
-      const hidden: bigint[] = [];
       for (const [r, { request, row }] of part.entries()) {
         const from = requests[request]!;
         embeddings.set(from.rows.subarray(row * D, (row + 1) * D), r * D);
         const target = from.targets[row]!;
         targets[r] = BigInt(Math.max(0, target - 1));
-        for (let s = 0; s < from.seenCount[row]!; s++) {
-          const entity = from.seen[s]!;
-          if (entity !== target) hidden.push(BigInt(r), BigInt(entity - 1));
-        }
       }
+      const hidden = hiddenPairs(requests, part);
       const session = await this.#sessions.score();
       const output = await session.run({
         rows: new Tensor('float32', embeddings, [part.length, D]),
         targets: new Tensor('int64', targets, [part.length, 1]),
-        hidden: new Tensor('int64', BigInt64Array.from(hidden), [hidden.length / 2, 2]),
+        hidden: new Tensor('int64', hidden, [hidden.length / 2, 2]),
         best: new Tensor('int64', BigInt64Array.of(BigInt(best)), [1]),
       });
       const above = output['above']!.data as Int32Array;
@@ -84,4 +80,22 @@ export class Scorer {
         take(row, above[r]!, entities.subarray(r * best, (r + 1) * best), scores.subarray(r * best, (r + 1) * best));
     }
   }
+}
+
+/** Pairs (row of the run, entity index) that are left out: what the user has seen, except the row's own target. `(2 * S,)` */
+function hiddenPairs(requests: readonly ScoreRequest[], rows: readonly Row[]): BigInt64Array {
+  const most = rows.reduce((sum, { request, row }) => sum + requests[request]!.seenCount[row]!, 0);
+  // Little-endian words of 64-bit integers: a BigInt a value would cost more than the model's run.
+  const words = new Int32Array(4 * most);
+  let at = 0;
+  for (const [r, { request, row }] of rows.entries()) {
+    const { seen, seenCount, targets } = requests[request]!;
+    for (let s = 0; s < seenCount[row]!; s++) {
+      if (seen[s] === targets[row]) continue;
+      words[at] = r;
+      words[at + 2] = seen[s]! - 1;
+      at += 4;
+    }
+  }
+  return new BigInt64Array(words.buffer, 0, at / 2);
 }
