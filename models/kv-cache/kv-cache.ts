@@ -116,8 +116,7 @@ export class KvCache {
     const existing = this.touch(userId);
     if (existing !== undefined && existing.extent.capacity >= rows) return existing;
     const capacity = this.capacityFor(rows);
-    if (existing !== undefined) existing.pinned = true;
-    const run = this.#lend(capacity / this.#options.pageLength);
+    const run = this.#lend(capacity / this.#options.pageLength, existing);
     if (run === null) return null;
     const extent = new Extent(this.#options.shape, capacity, this.#pool.view(run));
     extent.copyFrom(existing?.extent, existing?.length ?? 0);
@@ -176,11 +175,12 @@ export class KvCache {
     return Math.ceil(rows / this.#options.pageLength) * this.#options.pageLength;
   }
 
-  #lend(pages: number): PageRun | null {
+  /** @param keep not evicted: the entry that asks */
+  #lend(pages: number, keep: KvEntry | undefined): PageRun | null {
     if (pages > this.#pool.pages) return null;
     const victims = this.#entries.values();
     while (this.#pool.freePages < pages) {
-      const victim = nextUnpinned(victims);
+      const victim = nextUnpinned(victims, keep);
       if (victim === undefined) return null;
       this.free(victim.userId);
       this.#evictions += 1;
@@ -206,8 +206,9 @@ const rowFloats = ({ layers, heads, dqk, dv }: KvShape): number => layers * head
 const sameDigest = (a: Uint32Array, b: Uint32Array, page: number): boolean =>
   a[2 * page] === b[2 * page] && a[2 * page + 1] === b[2 * page + 1];
 
-function nextUnpinned(entries: Iterator<KvEntry>): KvEntry | undefined {
-  for (let step = entries.next(); step.done !== true; step = entries.next()) if (!step.value.pinned) return step.value;
+function nextUnpinned(entries: Iterator<KvEntry>, keep: KvEntry | undefined): KvEntry | undefined {
+  for (let step = entries.next(); step.done !== true; step = entries.next())
+    if (!step.value.pinned && step.value !== keep) return step.value;
   return undefined;
 }
 
