@@ -281,14 +281,15 @@ describe("the engine's HTTP front is a ClickHouse server to the client", () => {
     await client.close();
   });
 
-  it('answers many requests at once, each with its own answer', async () => {
-    const client = clientWith({ max_open_connections: 20 });
+  it('answers many requests at once, each with its own answer and in its own database', async () => {
+    const clients = ['default', 'system'].map((database) => clientWith({ database, max_open_connections: 20 }));
     const answers = await Promise.all(
-      Array.from({ length: 50 }, async (_, n) =>
-        (await client.query({ query: `SELECT ${n} AS n`, format: 'JSONEachRow' })).json<{ n: number }>(),
-      ),
+      Array.from({ length: 50 }, async (_, n) => {
+        const query = `SELECT ${n} AS n, currentDatabase() AS d`;
+        return (await clients[n % 2]!.query({ query, format: 'JSONEachRow' })).json<{ n: number; d: string }>();
+      }),
     );
-    expect(answers.map(([row]) => row!.n)).toEqual(Array.from({ length: 50 }, (_, n) => n));
-    await client.close();
+    expect(answers.flat()).toEqual(Array.from({ length: 50 }, (_, n) => ({ n, d: n % 2 === 0 ? 'default' : 'system' })));
+    for (const client of clients) await client.close();
   });
 });
