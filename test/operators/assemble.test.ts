@@ -22,7 +22,10 @@ const scoredOf = (
       batch = sequenced;
     });
   const updates = batch!.updates.map((update): ScoredUpdate => {
-    const { segments } = fakeResult(update.request);
+    const last = update.request.segments.length - 1;
+    const segments = fakeResult(update.request).segments.map(
+      (segment, k) => ({ ...segment, outcome: k === last ? segment.outcome : 'cold' }) as const,
+    );
     const scores = segments.map(({ rows }, k) => ({
       ranks: Int32Array.from({ length: rows.length / 2 }, (_, r) => 100 * k + r + 1),
       topEntities: Int32Array.from({ length: topK }, (_, i) => 7 + i),

@@ -90,6 +90,29 @@ describe('orderedCommit', () => {
     expect(ack).not.toHaveBeenCalled();
   });
 
+  it('acknowledges no later batch either, whose commit began after an earlier one ended', () => {
+    const scheduler = new VirtualTimeScheduler();
+    const acks = [vi.fn(), vi.fn()] as const;
+    const source$ = new Subject<OutputBatch>();
+    const subscription = source$.pipe(orderedCommit({ committer: taking(scheduler, 3) })).subscribe();
+    acks.forEach((ack, i) => {
+      source$.next(outputBatch(i, 0, ack));
+    });
+    scheduler.schedule(() => subscription.unsubscribe(), 4);
+    scheduler.flush();
+    expect(acks.map((ack) => ack.mock.calls.length)).toEqual([1, 0]);
+  });
+
+  it('begins no commit once its receiver has enough', () => {
+    const scheduler = new VirtualTimeScheduler();
+    const commit = vi.fn(taking(scheduler, 3).commit);
+    const source$ = new Subject<OutputBatch>();
+    source$.pipe(orderedCommit({ committer: { commit } }), take(1)).subscribe();
+    for (let i = 0; i < 3; i++) source$.next(outputBatch(i));
+    scheduler.flush();
+    expect(commit).toHaveBeenCalledTimes(1);
+  });
+
   it('may be fed, and ended, from within its own output', async () => {
     const source$ = new Subject<OutputBatch>();
     const offsets: number[] = [];

@@ -87,6 +87,15 @@ describe('score', () => {
     ]);
   });
 
+  it('asks once for a segment that is both ranked and published, every event of it', async () => {
+    const { calls, scorer } = recording();
+    await run([unitsOf(sequenced(history.slice(0, 2), undefined, 'every-event'))], { scorer, topK: 2 });
+    expect(calls[0]!.map(({ targets, topK }) => [[...targets], topK])).toEqual([
+      [[0], 2],
+      [[2, 0], 2],
+    ]);
+  });
+
   it('does not filter the published entities where that is off, and ranks as ever', async () => {
     const { calls, scorer } = recording();
     await run([unitsOf(sequenced(history))], { scorer, topK: 2, seenFilter: false });
@@ -180,7 +189,8 @@ describe('score', () => {
   });
 
   it.each<[string, (results: ScoreResult[]) => ScoreResult[]]>([
-    ['too few', (results) => results.slice(1)],
+    ['too few', (results) => results.slice(0, -1)],
+    ['too many', (results) => [...results, results[0]!]],
     ['of another shape', ([first, ...rest]) => [{ ...first!, ranks: new Int32Array(9) }, ...rest]],
   ])('refuses results that are %s', async (_, spoil) => {
     const scorer: Scorer = { score: async (requests) => spoil(requests.map(fakeScore)) };

@@ -109,6 +109,8 @@ describe('UserSequence', () => {
     const snapshot = sequence.snapshot();
     const seen = sequence.seen();
     const copy = structuredClone(snapshot);
+    sequence.seen().fill(0);
+    expect(sequence.seen()[0]).toBe(1);
     for (let i = 0; i < 40; i++) sequence.add(`l${i}`, 500 * i, 50 + i);
     expect(snapshot).toEqual(copy);
     expect(seen.length).toBe(40);
