@@ -36,6 +36,7 @@ export function readSafetensors(bytes: Uint8Array, origin: string): TensorMap {
   } catch (cause) {
     throw new PipelineError('BUNDLE_INVALID', `${origin}: the header is not JSON`, { cause });
   }
+  if (typeof header !== 'object' || header === null || Array.isArray(header)) refuse('the header is not an object');
   const body = bytes.subarray(8 + headerLength);
   const problems: string[] = [];
   const tensors = new Map<string, Tensor>();
@@ -52,8 +53,10 @@ export function readSafetensors(bytes: Uint8Array, origin: string): TensorMap {
 function entryProblem(entry: HeaderEntry, bodyBytes: number): string | undefined {
   if (!Array.isArray(entry?.shape) || !Array.isArray(entry.data_offsets)) return 'header entry without shape or data_offsets';
   if (entry.dtype !== 'F32') return `dtype ${entry.dtype}, allowed: F32`;
+  if (!entry.shape.every((size) => Number.isInteger(size) && size >= 0)) return `impossible shape ${JSON.stringify(entry.shape)}`;
   const [start, end] = entry.data_offsets;
-  if (!(start >= 0 && end >= start)) return `impossible offsets ${start}..${end}`;
+  if (!(Number.isInteger(start) && Number.isInteger(end) && start >= 0 && end >= start))
+    return `impossible offsets ${start}..${end}`;
   if (end > bodyBytes) return `truncated: needs bytes up to ${end}, the file holds ${bodyBytes}`;
   const expected = 4 * sizeOf(entry.shape);
   return end - start === expected ? undefined : `shape [${entry.shape}] needs ${expected} bytes, has ${end - start}`;
