@@ -148,10 +148,12 @@ function entityProblems(config: BundleConfig, entities: readonly string[]): stri
   return problems;
 }
 
-/** What the lint knows of but this architecture cannot compute. */
+/** What the schema or the lint lets pass but this architecture cannot compute. */
 function unsupported(config: BundleConfig): string[] {
   const { reasons } = judgeCacheability(config);
-  return [
+  const thresholds = config.timeBucketThresholds.length;
+  const tooMany = `${thresholds} timeBucketThresholds, at most ${TIME_BUCKETS - 1}: a time bias has ${TIME_BUCKETS} buckets`;
+  const notComputed = [
     config.tokenTime !== 'none' &&
       `tokenTime '${config.tokenTime}': architecture ${config.architecture} has no time in its token input`,
     config.normalization !== 'per-token' &&
@@ -159,6 +161,7 @@ function unsupported(config: BundleConfig): string[] {
   ]
     .filter((problem) => problem !== false)
     .map((problem) => `${problem} (${reasons.join('; ')})`);
+  return thresholds < TIME_BUCKETS ? notComputed : [tooMany, ...notComputed];
 }
 
 function digestOf(parts: readonly Uint8Array[]): string {
