@@ -34,9 +34,10 @@ const layerName = (l: number, part: string) => `_hstu._attention_layers.${l}.${p
  * @throws PipelineError `BUNDLE_INVALID` with everything missing, left over or of the wrong shape
  */
 export function importResearch(tensors: TensorMap, config: unknown, name: string): Bundle {
-  const parsed = researchConfigSchema.safeParse(config);
+  const given = typeof config === 'object' && config !== null && 'config' in config ? config.config : config;
+  const parsed = researchConfigSchema.safeParse(given);
   if (!parsed.success)
-    throw new PipelineError('BUNDLE_INVALID', ['research configuration:', ...describeIssues(parsed.error, config)].join('\n'));
+    throw new PipelineError('BUNDLE_INVALID', ['research configuration:', ...describeIssues(parsed.error, given)].join('\n'));
   const c = parsed.data;
   const L = c.num_blocks;
   const N = c.N ?? c.max_sequence_length + c.gr_output_length + 1;
