@@ -11,7 +11,11 @@ function platformOf(name) {
   const words = name.replace(/^@[^/]+\//, '').split(/[-/]/);
   const os = words.filter((word) => OS.includes(word));
   const cpu = words.filter((word) => CPU.includes(word));
-  const libc = words.some((w) => w.startsWith('musl')) ? ['musl'] : words.some((w) => w === 'gnu' || w.startsWith('gnueabi')) ? ['glibc'] : [];
+  const libc = words.some((w) => w.startsWith('musl'))
+    ? ['musl']
+    : words.some((w) => w === 'gnu' || w.startsWith('gnueabi'))
+      ? ['glibc']
+      : [];
   return { ...(cpu.length && { cpu }), ...(libc.length && os.includes('linux') && { libc }), ...(os.length && { os }) };
 }
 
@@ -21,7 +25,8 @@ for (const [path, entry] of Object.entries(lock.packages)) {
   for (const [name, version] of Object.entries(entry.optionalDependencies ?? {})) {
     if (path === '' || lock.packages[`node_modules/${name}`] || lock.packages[`${path}/node_modules/${name}`]) continue;
     const platform = platformOf(name);
-    if (platform.os === undefined && platform.cpu === undefined) throw new Error(`${name}@${version}: not a platform package; install it from a full registry`);
+    if (platform.os === undefined && platform.cpu === undefined)
+      throw new Error(`${name}@${version}: not a platform package; install it from a full registry`);
     lock.packages[`node_modules/${name}`] = { version, ...(entry.dev && { dev: true }), optional: true, ...platform };
     added += 1;
   }

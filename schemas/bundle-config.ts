@@ -62,7 +62,8 @@ export const bundleConfigSchema = z
       refuse('maxSequenceLength', `${config.maxSequenceLength} exceeds paddedLength ${config.paddedLength}`);
     const thresholds = config.timeBucketThresholds;
     const drop = thresholds.findIndex((value, i) => i > 0 && value < thresholds[i - 1]!);
-    if (drop > 0) refuse('timeBucketThresholds', `must not decrease: entry ${drop} is ${thresholds[drop]} after ${thresholds[drop - 1]}`);
+    if (drop > 0)
+      refuse('timeBucketThresholds', `must not decrease: entry ${drop} is ${thresholds[drop]} after ${thresholds[drop - 1]}`);
     if (config.timeBias && thresholds.length === 0) refuse('timeBucketThresholds', 'must not be empty when timeBias is true');
     for (const kind of config.actions.encoded)
       if (config.actions.skipped.includes(kind)) refuse('actions', `'${kind}' is both encoded and skipped`);

@@ -114,7 +114,10 @@ export type FileSource = z.infer<typeof fileSourceSchema>;
 export function parseConfig(input: unknown, origin: string): Config {
   const parsed = configSchema.safeParse(input);
   if (parsed.success) return parsed.data;
-  throw new PipelineError('CONFIG_INVALID', [`${origin} has ${parsed.error.issues.length} problem(s):`, ...describeIssues(parsed.error, input)].join('\n'));
+  throw new PipelineError(
+    'CONFIG_INVALID',
+    [`${origin} has ${parsed.error.issues.length} problem(s):`, ...describeIssues(parsed.error, input)].join('\n'),
+  );
 }
 
 /** One line an issue: key, value found, what is allowed. */

@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { ClickHouseError, createClient } from '@clickhouse/client';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -30,13 +30,22 @@ function startProcess(folder: string, mode: 'write' | 'hold') {
   children.push(child);
   const lines: { enginePid?: number; position?: number }[] = [];
   createInterface({ input: child.stdout! }).on('line', (line) => lines.push(JSON.parse(line)));
-  return { child, lines, enginePid: async () => (await until(() => lines.length > 0, 20_000), lines[0]!.enginePid!) };
+  const enginePid = async () => {
+    await until(() => lines.length > 0, 20_000);
+    return lines[0]!.enginePid!;
+  };
+  return { child, lines, enginePid };
 }
 
 afterEach(async () => {
   for (const child of children.splice(0)) child.kill('SIGKILL');
   for (const store of stores.splice(0)) await store.remove();
 });
+
+function fileIn(folder: string, name: string): string {
+  writeFileSync(join(folder, name), '');
+  return join(folder, name);
+}
 
 const engineFile = (folder: string) => join(folder, '.engine.json');
 
@@ -148,9 +157,9 @@ describe('a folder is taken only where that is safe', () => {
   });
 
   it.each([
-    ['a path through a file', (parent: string) => (writeFileSync(join(parent, 'file'), ''), join(parent, 'file', 'store'))],
-    ['a file', (parent: string) => (writeFileSync(join(parent, 'file'), ''), join(parent, 'file'))],
-    ['a folder that is not ours', (parent: string) => (writeFileSync(join(parent, 'thesis.doc'), ''), parent)],
+    ['a path through a file', (parent: string) => join(fileIn(parent, 'file'), 'store')],
+    ['a file', (parent: string) => fileIn(parent, 'file')],
+    ['a folder that is not ours', (parent: string) => dirname(fileIn(parent, 'thesis.doc'))],
   ])('refuses %s, naming it and the cure', async (_, prepare) => {
     const parent = mkdtempSync(join(tmpdir(), 'hstu-store-'));
     const path = prepare(parent);

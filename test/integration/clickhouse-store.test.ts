@@ -158,7 +158,10 @@ describe('the sink stores a batch once, and progress last', () => {
 
   it('coalesces writes that come together', async () => {
     let inserts = 0;
-    const counting = withInserts((_, insert) => (inserts++, insert()));
+    const counting = withInserts((_, insert) => {
+      inserts++;
+      return insert();
+    });
     const sink = new ClickHouseSink(counting, { runId: 'grouped' });
     await Promise.all(BATCHES.map((batch, i) => sink.write(batch, i + 1)));
     expect(inserts).toBe(6);
@@ -196,7 +199,11 @@ describe('the sink stores a batch once, and progress last', () => {
 
   it('fails for good after the last attempt, and then takes nothing more', async () => {
     let attempts = 0;
-    const dead = withInserts((table, insert) => (table === 'scores' ? (attempts++, Promise.reject(networkFault())) : insert()));
+    const dead = withInserts((table, insert) => {
+      if (table !== 'scores') return insert();
+      attempts++;
+      return Promise.reject(networkFault());
+    });
     const sink = new ClickHouseSink(dead, { runId: 'dead', maxAttempts: 3, retryDelayMs: 1 });
     const failed = {
       code: 'STORE_FAILED',
@@ -213,7 +220,10 @@ describe('the sink stores a batch once, and progress last', () => {
 
   it('does not repeat what can never succeed', async () => {
     let attempts = 0;
-    const wrong = withInserts((table) => (attempts++, clickhouse.command(`INSERT INTO ${table} (absent) VALUES (1)`)));
+    const wrong = withInserts((table) => {
+      attempts++;
+      return clickhouse.command(`INSERT INTO ${table} (absent) VALUES (1)`);
+    });
     const only: OutputBatch = { ...BATCHES[0]!, processed: [], embeddings: [], scores: [], quality: [] };
     await expect(
       new ClickHouseSink(

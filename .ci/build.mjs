@@ -1,0 +1,9 @@
+// Compiles to dist/ and puts the files that are read at run time beside the code that reads them.
+import { execFileSync } from 'node:child_process';
+import { chmodSync, cpSync, rmSync } from 'node:fs';
+
+rmSync('dist', { recursive: true, force: true });
+execFileSync(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json'], { stdio: 'inherit' });
+for (const folder of ['infra/clickhouse/migrations', 'infra/clickhouse/queries'])
+  cpSync(folder, `dist/${folder}`, { recursive: true });
+chmodSync('dist/streams/cli.js', 0o755);

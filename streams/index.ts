@@ -1,0 +1,23 @@
+/** The library, `hstu-streams`: what a program needs to run the pipeline itself. */
+export { type EncoderOptions, HstuEncoder } from '../models/encoder.ts';
+export { type Bundle, loadBundle, writeBundle } from '../models/hstu/bundle.ts';
+export { type Cacheability, type CacheVerdict, judgeCacheability } from '../models/hstu/cacheability.ts';
+export { importResearch } from '../models/hstu/import-research.ts';
+export { type RandomBundleOptions, randomBundle } from '../models/hstu/random-bundle.ts';
+export { Tokenizer } from '../models/hstu/tokenizer.ts';
+export type * from '../schemas/action.ts';
+export type * from '../schemas/batch.ts';
+export { type BundleConfig, bundleConfigSchema } from '../schemas/bundle-config.ts';
+export { type Config, type ConfigInput, parseConfig } from '../schemas/config.ts';
+export type * from '../schemas/encoding.ts';
+export { ERROR_CODES, type ErrorCode, PipelineError } from '../schemas/errors.ts';
+export type * from '../schemas/output.ts';
+export { compileMapping } from '../schemas/record-mapping.ts';
+export { pageDigests } from '../schemas/sequence-digest.ts';
+export { batchSource } from './batch-source.ts';
+export { type EncodedLine, LineEncoder } from './encode-lines.ts';
+export { loadConfig } from './load-config.ts';
+export { type PipelineParts, pipeline, toSequences } from './pipeline.ts';
+export { type ReplayOptions, type ReplayResult, replay } from './replay.ts';
+export { type ShadowCheck, shadowCheck } from './shadow-check.ts';
+export { type Step, topology } from './topology.ts';
