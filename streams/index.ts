@@ -21,3 +21,4 @@ export { type PipelineParts, pipeline, toSequences } from './pipeline.ts';
 export { type ReplayOptions, type ReplayResult, replay } from './replay.ts';
 export { type ShadowCheck, shadowCheck } from './shadow-check.ts';
 export { type Step, topology } from './topology.ts';
+export { TopologyDriver, type TopologyDriverOptions } from './topology-driver.ts';
