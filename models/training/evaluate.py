@@ -67,14 +67,16 @@ def co_rating_similarity(users: list[History], vocabulary_size: int, popularity_
     return similarity
 
 
-def nearby_co_rating_similarity(users: list[History], vocabulary_size: int, popularity_power: float = 0.3, reach: int = 50) -> np.ndarray:
+def nearby_co_rating_similarity(users: list[History], vocabulary_size: int, popularity_power: float = 0.2, reach: int = 100) -> np.ndarray:
     """As co_rating_similarity, but a pair d ratings apart in a history counts 1/d, and not at all beyond `reach`."""
     similarity = np.zeros((vocabulary_size + 1, vocabulary_size + 1), np.float32)
     for user in users:
         for distance in range(1, min(reach, len(user) - 1) + 1):
             np.add.at(similarity, (user.ids[:-distance], user.ids[distance:]), 1 / distance)
     scale = np.maximum(item_counts(users, vocabulary_size), 1) ** -popularity_power
-    return (similarity + similarity.T) * scale[:, None] * scale[None, :]
+    similarity = (similarity + similarity.T) * scale[:, None] * scale[None, :]
+    np.fill_diagonal(similarity, 0)
+    return similarity
 
 
 def co_rating_scores(similarity: np.ndarray, counts: np.ndarray, last_items: int) -> Scores:

@@ -6,5 +6,5 @@ if [ ! -x .venv/bin/python ]; then
   "${PYTHON:-python3}" -m venv .venv
 fi
 .venv/bin/pip install --quiet --no-deps --requirement requirements.txt
-export OMP_NUM_THREADS=2
+export OMP_NUM_THREADS=1
 exec .venv/bin/python train_movielens.py

@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,37 +14,38 @@ from evaluate import evaluate, hstu_scores, nearby_co_rating_similarity
 from hstu import Hstu, HstuConfig, l2_normalised
 from movielens import MAX_LENGTH, PADDED_LENGTH, Catalogue, History, Split
 
+WARM_UP_STEPS = 100
+SHORTEST_TAIL = 20  # events after a random cut below which the rest is no window of its own
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
+    """Defaults are what the published bundle was trained with; README.md has what else was tried."""
+
     seed: int = 1
-    dimension: int = 64
+    dimension: int = 128
     layers: int = 2
-    heads: int = 2
+    heads: int = 4
     input_dropout: float = 0.3
     output_dropout: float = 0.3
-    temperature: float = 0.05
-    negatives: int = 0
-    """Uniform negatives shared by a batch, the reference's sampled softmax; 0 takes the whole catalogue."""
+    temperature: float = 0.07
+    negatives: int = 2048
+    """Drawn uniformly from the catalogue for each batch and shared by its rows; 0 takes the whole catalogue."""
     horizon: int = 1
-    """How many of the next events are targets of a row; event j ahead weighs `horizon_decay` ^ (j - 1)."""
-    horizon_decay: float = 0.7
-    event_dropout: float = 0.0
-    """Share of a window's events left out, drawn anew each time."""
+    """How many of the next events are targets of a row; the one j ahead weighs `horizon_decay` ^ (j - 1)."""
+    horizon_decay: float = 0.5
     features: bool = True
     """Learn E as free rows plus a linear map of genres and year; folded into one table before use, so the bundle does not know."""
-    warm_start: bool = False
-    """Begin the table at the leading eigenvectors of the nearby co-rating matrix instead of noise."""
+    warm_start: bool = True
+    """Begin the free rows at the leading eigenvectors of the nearby co-rating matrix instead of noise."""
     batch_windows: int = 16
     learning_rate: float = 2e-3
     embedding_learning_rate: float = 3e-4
-    weight_decay: float = 0.0
-    embedding_weight_decay: float = 0.0
-    epochs: int = 40
-    patience: int = 6
-    label_smoothing: float = 0.0
-    average: float = 0.0
-    """Decay per step of the averaged weights that are evaluated and kept; 0 keeps the raw weights."""
+    """Slower than the rest, or the first hundred steps would wipe the warm start out."""
+    average: float = 0.98
+    """Decay per step of the running mean of the weights, which is what is evaluated and kept."""
+    epochs: int = 30
+    patience: int = 4
 
 
 class Learner(nn.Module):
@@ -89,19 +91,21 @@ def sample_windows(users: list[History], random: np.random.Generator) -> list[tu
     for user in users:
         windows.append((user, 0, min(len(user), MAX_LENGTH + 1)))
         start = int(random.integers(1, MAX_LENGTH + 1))
-        while start + 20 < len(user) and len(user) > MAX_LENGTH + 1:
+        while len(user) > MAX_LENGTH + 1 and start + SHORTEST_TAIL < len(user):
             windows.append((user, start, min(len(user), start + MAX_LENGTH + 1)))
             start += MAX_LENGTH
-    random.shuffle(windows)
     return windows
 
 
-def thinned(window: tuple[History, int, int], share: float, random: np.random.Generator) -> tuple[History, int, int]:
-    user, start, last = window
-    kept = start + np.flatnonzero(random.random(last - start) >= random.random() * 2 * share)
-    if len(kept) < 2:
-        return window
-    return History(user.user, user.ids[kept], user.times[kept]), 0, len(kept)
+def batches(windows: list[tuple[History, int, int]], size: int, random: np.random.Generator) -> list[list[tuple[History, int, int]]]:
+    """Shuffled batches of windows of about one length each, since padding costs as much as events do."""
+    order = random.permutation(len(windows))
+    pool = size * 8
+    made = []
+    for first in range(0, len(order), pool):
+        alike = sorted((windows[index] for index in order[first : first + pool]), key=lambda window: window[2] - window[1])
+        made += [alike[start : start + size] for start in range(0, len(alike), size)]
+    return [made[index] for index in random.permutation(len(made))]
 
 
 def collate(windows: list[tuple[History, int, int]], horizon: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -133,8 +137,6 @@ def batch_loss(learner: Learner, config: TrainingConfig, batch: tuple[Tensor, Te
         logits = rows @ normal[1:].T  # [R, V]
         positive = logits.gather(1, (targets - 1).clamp(min=0))
         losses = logits.logsumexp(1, keepdim=True) - positive
-        if config.label_smoothing:
-            losses = (1 - config.label_smoothing) * losses + config.label_smoothing * (logits.logsumexp(1) - logits.mean(1))[:, None]
     else:
         drawn = torch.randint(1, len(table), (config.negatives,))
         negative = rows @ normal[drawn].T  # [R, negatives]
@@ -146,12 +148,16 @@ def batch_loss(learner: Learner, config: TrainingConfig, batch: tuple[Tensor, Te
 
 
 def start_from_co_ratings(learner: Learner, users: list[History]) -> None:
+    """
+    The free rows begin where the best item-to-item baseline, cut to D dimensions, already ranks well; the layers and positions begin
+    quiet, so that the first steps add to it instead of drowning it.
+    """
     table = learner.model.entity_embedding
     similarity = nearby_co_rating_similarity(users, len(table) - 1)
     rank = table.shape[1]
-    left, values, _ = torch.svd_lowrank(torch.from_numpy(np.log1p(10 * similarity)), q=rank + 16, niter=4)
+    left, values, _ = torch.svd_lowrank(torch.from_numpy(np.log1p(3 * similarity)), q=rank + 16, niter=4)
     factors = left[:, :rank] * values[:rank].sqrt()
-    # Every row to the norm that noise would have had, since candidates are compared by direction; unrated movies keep their noise.
+    # One norm for all, since candidates are compared by direction; movies that nobody here rated keep their noise.
     norms = factors.norm(dim=1, keepdim=True)
     with torch.no_grad():
         table.copy_(torch.where(norms > 1e-4, factors / norms.clamp(min=1e-4) * 0.5, table))
@@ -161,60 +167,51 @@ def start_from_co_ratings(learner: Learner, users: list[History]) -> None:
 
 
 def optimiser(learner: Learner, config: TrainingConfig) -> torch.optim.Optimizer:
-    tables = [learner.model.entity_embedding]
-    matrices = [p for name, p in learner.named_parameters() if p.ndim == 2 and "embedding" not in name]
-    chosen = {id(p) for p in tables + matrices}
-    rest = [p for p in learner.parameters() if id(p) not in chosen]
-    return torch.optim.AdamW(
-        [
-            {"params": tables, "lr": config.embedding_learning_rate, "weight_decay": config.embedding_weight_decay},
-            {"params": matrices, "weight_decay": config.weight_decay},
-            {"params": rest, "weight_decay": 0.0},
-        ],
-        lr=config.learning_rate,
-        betas=(0.9, 0.98),
-    )
+    table = learner.model.entity_embedding
+    rest = [parameter for parameter in learner.parameters() if parameter is not table]
+    groups = [{"params": [table], "lr": config.embedding_learning_rate}, {"params": rest, "lr": config.learning_rate}]
+    return torch.optim.Adam(groups, betas=(0.9, 0.98))
 
 
-def train(config: TrainingConfig, catalogue: Catalogue, split: Split, report=print) -> tuple[Hstu, int]:
+def train(config: TrainingConfig, catalogue: Catalogue, split: Split, report: Callable[[str], None]) -> tuple[Hstu, int]:
     """The model of the best epoch by NDCG@10 on the early-stopping users, and that epoch."""
     torch.manual_seed(config.seed)
     random = np.random.default_rng(config.seed)
     learner = Learner(config, catalogue)
     if config.warm_start:
         start_from_co_ratings(learner, split.fit)
-    averaged = copy.deepcopy(learner) if config.average else learner
+    averaged = copy.deepcopy(learner)
     steps = optimiser(learner, config)
-    rates = [group["lr"] for group in steps.param_groups]
-    best, best_epoch, kept = -1.0, 0, learner.folded()
-    began = time.monotonic()
-    step = 0
+    warm_up = torch.optim.lr_scheduler.LambdaLR(steps, lambda step: min(1, (step + 1) / WARM_UP_STEPS))
+    best, best_epoch, kept = -1.0, 0, averaged.folded()
+    began, step = time.monotonic(), 0
     for epoch in range(1, config.epochs + 1):
         learner.train()
-        windows = [thinned(window, config.event_dropout, random) for window in sample_windows(split.fit, random)]
-        total = 0.0
-        for first in range(0, len(windows), config.batch_windows):
-            for group, rate in zip(steps.param_groups, rates):
-                group["lr"] = rate * min(1, (step + 1) / 100)
-            loss = batch_loss(learner, config, collate(windows[first : first + config.batch_windows], config.horizon))
+        losses = []
+        for batch in batches(sample_windows(split.fit, random), config.batch_windows, random):
+            loss = batch_loss(learner, config, collate(batch, config.horizon))
             steps.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
             steps.step()
-            total += loss.item() * len(windows[first : first + config.batch_windows])
+            warm_up.step()
             step += 1
-            if config.average:
-                with torch.no_grad():
-                    for mean, now in zip(averaged.parameters(), learner.parameters()):
-                        mean.lerp_(now, 1 - min(config.average, (step + 1) / (step + 10)))
+            move_average(averaged, learner, min(config.average, (step + 1) / (step + 10)))  # short at first
+            losses.append(loss.item())
         model = averaged.folded()
         result = evaluate(hstu_scores(model), split.early_stopping)
-        report(f"epoch {epoch}: loss {total / len(windows):.3f}, early-stopping users {shown(result)}, {time.monotonic() - began:.0f} s")
+        report(f"epoch {epoch}: loss {np.mean(losses):.3f}, early-stopping users {shown(result)}, {time.monotonic() - began:.0f} s")
         if result["NDCG@10"] > best:
             best, best_epoch, kept = result["NDCG@10"], epoch, model
         if epoch - best_epoch >= config.patience:
             break
     return kept, best_epoch
+
+
+def move_average(averaged: Learner, learner: Learner, decay: float) -> None:
+    with torch.no_grad():
+        for mean, now in zip(averaged.parameters(), learner.parameters()):
+            mean.lerp_(now, 1 - decay)
 
 
 def shown(result: dict[str, float]) -> str:
