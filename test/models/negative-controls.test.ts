@@ -153,3 +153,31 @@ describe('a cache that forgets rows and leaves their values', () => {
   it('is far off', ({ annotate }) =>
     expectNoticed(annotate, (options) => new UnclearedCache(options), [append(30), segmentOf(prefix(window, 12), { from: 11 })]));
 });
+
+describe('a cache that fails in the middle of a call', () => {
+  it('fails the call, leaves nothing half written behind, and the next call is right', async () => {
+    let broken = true;
+    class FailingCache extends KvCache {
+      override commit(entry: KvEntry, segment: EncodeSegment, length: number): void {
+        if (broken && entry.userId === 'b') throw new Error('disk on fire');
+        super.commit(entry, segment, length);
+      }
+    }
+    const engine = new EncoderEngine(plain, OPTIONS, (options) => new FailingCache(options));
+    const requests = ['a', 'b', 'c'].map((userId) => ({ userId, segments: [append(30)] }));
+    await expect(engine.encode(requests)).rejects.toMatchObject({
+      code: 'ENCODER_FAILED',
+      message: 'encoding of 3 segment(s) failed: disk on fire',
+    });
+    expect(engine.stats).toMatchObject({ users: 0, kvBytesUsed: 0 });
+    broken = false;
+    const results = await engine.encode(requests);
+    const full = new EncoderEngine(plain, { kvBudgetBytes: 0 });
+    const [fresh] = await full.encode([requests[0]!]);
+    for (const { segments } of results) {
+      expect(segments[0]!.outcome).toBe('cold');
+      expect(worstOf(segments[0]!.rows, fresh!.segments[0]!.rows, plain.config.dimension).delta).toBeLessThan(TOLERANCE);
+    }
+    await Promise.all([engine.release(), full.release()]);
+  });
+});
