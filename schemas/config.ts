@@ -38,6 +38,8 @@ export const configSchema = z.strictObject({
       batchEvents: positive.max(100_000).default(64),
       /** Batches between being read and being committed. */
       maxInFlightBatches: positive.max(1_000).default(8),
+      /** Records of all files together that may be held and sorted by event time. */
+      maxSortRecords: positive.default(5_000_000),
       /** Largest record, bytes; a larger one becomes a dead letter. */
       maxRecordBytes: positive.default(MIB),
     })

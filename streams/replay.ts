@@ -91,7 +91,11 @@ export async function replay(options: ReplayOptions): Promise<ReplayResult> {
   if (source === undefined) throw new PipelineError('CONFIG_INVALID', 'source: missing; a replay needs source.files');
   const [bundle, files] = await Promise.all([
     loadBundle(config.bundle),
-    openFileSource(source.files, { ...config.time, maxRecordBytes: source.maxRecordBytes }),
+    openFileSource(source.files, {
+      ...config.time,
+      maxRecordBytes: source.maxRecordBytes,
+      maxSortRecords: source.maxSortRecords,
+    }),
   ]);
   const runId = runIdOf(config, bundle, files);
   const end = Math.min(options.limit ?? files.total, files.total);
