@@ -44,7 +44,7 @@ function startLines(
   rateOf: (done: number) => number,
   left: (done: number) => string,
 ): Progress {
-  let printed = performance.now();
+  let printed = Number.NEGATIVE_INFINITY;
   return {
     update(done, note) {
       if (done < total && performance.now() - printed < LINE_EVERY_MS) return;
