@@ -147,6 +147,17 @@ describe('what an encode costs', () => {
     ]);
   });
 
+  it('room goes to whoever came last: beyond it the least recently used lose theirs, within it nobody does', async () => {
+    const engine = new EncoderEngine(bundle, rowsOfBudget(64, { pageLength: 4 })(bundle));
+    const ask = async (userId: string) => (await engine.encode([{ userId, segments: [show(21)] }]))[0]!.segments[0]!.outcome;
+    const asked = ['a', 'b', 'a', 'c', 'd', 'c', 'd', 'a', 'b'];
+    const outcomes = [];
+    for (const userId of asked) outcomes.push(await ask(userId));
+    expect(outcomes).toEqual(['cold', 'cold', 'hit', 'cold', 'cold', 'hit', 'hit', 'hit', 'cold']);
+    expect(engine.stats).toMatchObject({ users: 3, evictions: 2 });
+    await engine.release();
+  });
+
   it('a window that slid costs the whole window', async () => {
     const slid: Window = { windowStart: 5, entities: window.entities.slice(5, 31), timesS: window.timesS.slice(5, 31) };
     expect(await costs([show(30), segmentOf(slid, { from: 25 })])).toEqual([
