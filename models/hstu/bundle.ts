@@ -156,6 +156,8 @@ function unsupported(config: BundleConfig): string[] {
   const notComputed = [
     config.tokenTime !== 'none' &&
       `tokenTime '${config.tokenTime}': architecture ${config.architecture} has no time in its token input`,
+    config.divisor !== 'constant' &&
+      `divisor '${config.divisor}': architecture ${config.architecture} divides by its constant padded length`,
     config.normalization !== 'per-token' &&
       `normalization '${config.normalization}': architecture ${config.architecture} normalises each token`,
   ]

@@ -213,6 +213,11 @@ describe('loadBundle refuses, and says why', () => {
       ["tokenTime 'query-relative': architecture hstu-research has no time in its token input"],
     ],
     [
+      'a divisor it cannot compute',
+      { config: (config) => ({ ...config, divisor: 'batch-max' }) },
+      ["divisor 'batch-max': architecture hstu-research divides by its constant padded length"],
+    ],
+    [
       'a normalisation it cannot compute',
       { config: (config) => ({ ...config, normalization: 'batch' }) },
       ["normalization 'batch': architecture hstu-research normalises each token"],
