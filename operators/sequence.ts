@@ -5,6 +5,7 @@ import type { DecodedBatch, ProcessedAction, SequencedBatch, UserUpdate } from '
 import type { ErrorCode } from '../schemas/errors.ts';
 import { requireWindow, type WindowOptions } from './block-window.ts';
 import { deadLetter } from './dead-letter.ts';
+import { eraseUser } from './erase-user.ts';
 import { InMemorySequenceStore } from './in-memory-sequence-store.ts';
 import { requireInteger } from './require-option.ts';
 import type { SequenceStore } from './sequence-store.ts';
@@ -29,6 +30,8 @@ export interface SequenceOptions {
   readonly seenLimit?: number;
   /** @default 'every-batch' */
   readonly publish?: PublishMode;
+  /** An action of this kind erases its user. @default none does */
+  readonly erasureAction?: string;
   /** Holds the users' sequences; give one to look into it or to erase users. @default a new one in memory per subscription */
   readonly store?: SequenceStore;
 }
@@ -37,8 +40,9 @@ export interface SequenceOptions {
  * Applies every action to its user's sequence and says what is to be encoded, ranked and published.
  *
  * - **in** `DecodedBatch` · **out** `SequencedBatch`, one for one, synchronously; at most one update a user, users in order of
- *   first appearance; every action is in `processed` or in `deadLetters`
+ *   first appearance; every action is in `processed` or in `deadLetters`, but for those that an erasure took away
  * - **exact** sequences, dispositions and every rank's context are the same however the events are cut into batches
+ * - **erasure** a user's history ends at an erasure, in this batch and in the store; `erased` tells those after
  * - **data faults** an action that the tokenizer refuses, or without a finite event time, is a dead letter
  * - **memory** one bounded `UserSequence` a user
  *
@@ -46,7 +50,7 @@ export interface SequenceOptions {
  * @example decoded$.pipe(sequence({ tokenizer, window: { maxLength: 200, blockLength: 50 } }))
  */
 export function sequence(options: SequenceOptions): OperatorFunction<DecodedBatch, SequencedBatch> {
-  const { tokenizer, publish = 'every-batch' } = options;
+  const { publish = 'every-batch' } = options;
   const window = requireWindow(options.window);
   const seenLimit = requireInteger('seenLimit', options.seenLimit ?? 4096, 1);
   const create = () => new UserSequence({ window, seenLimit });
@@ -54,28 +58,37 @@ export function sequence(options: SequenceOptions): OperatorFunction<DecodedBatc
   return (decoded$) =>
     defer(() => {
       const store = options.store ?? new InMemorySequenceStore();
-      return decoded$.pipe(
-        map((batch) => sequenceBatch(batch, tokenizer, publish, (userId) => store.getOrCreate(userId, create))),
-      );
+      return decoded$.pipe(map((batch) => sequenceBatch(batch, { ...options, publish }, store, create)));
     });
 }
 
 function sequenceBatch(
   batch: DecodedBatch,
-  tokenizer: Tokenizer,
-  publish: PublishMode,
-  sequenceOf: (userId: string) => UserSequence,
+  { tokenizer, publish, erasureAction }: Pick<SequenceOptions, 'tokenizer' | 'erasureAction'> & { readonly publish: PublishMode },
+  store: SequenceStore,
+  create: () => UserSequence,
 ): SequencedBatch {
-  const processed: ProcessedAction[] = [];
-  const refused: DeadLetter[] = [];
+  const sequenceOf = (userId: string) => store.getOrCreate(userId, create);
+  let processed: ProcessedAction[] = [];
+  let refused: { readonly userId: string; readonly letter: DeadLetter }[] = [];
+  const erased = new Set<string>();
   const builders = new Map<string, UpdateBuilder>();
   const recordOf = recordFinder(batch.source.records);
 
   for (const action of batch.actions) {
     const { eventId, userId, eventTimeMs } = action;
+    if (action.action === erasureAction) {
+      // What this batch already took in of the user goes as well; later actions of the batch begin a new history.
+      processed = processed.filter((entry) => entry.action.userId !== userId);
+      refused = refused.filter((entry) => entry.userId !== userId);
+      builders.delete(userId);
+      eraseUser(store, userId);
+      erased.add(userId);
+      continue;
+    }
     const token = Number.isFinite(eventTimeMs) ? tokenizer.token(action) : notATime(eventTimeMs);
     if (token.kind === 'refuse') {
-      refused.push(deadLetter(recordOf(action), 'sequence', token.code, token.message));
+      refused.push({ userId, letter: deadLetter(recordOf(action), 'sequence', token.code, token.message) });
       continue;
     }
     if (token.kind === 'keep') {
@@ -95,7 +108,8 @@ function sequenceBatch(
     const update = builder.finish();
     if (update !== null) updates.push(update);
   }
-  return { source: batch.source, processed, deadLetters: [...batch.deadLetters, ...refused], updates };
+  const deadLetters = [...batch.deadLetters, ...refused.map(({ letter }) => letter)];
+  return { source: batch.source, processed, deadLetters, updates, ...(erased.size > 0 && { erased: [...erased] }) };
 }
 
 const notATime = (found: number): TokenResult => ({

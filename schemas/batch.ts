@@ -76,6 +76,8 @@ export interface SequencedBatch {
   readonly processed: readonly ProcessedAction[];
   readonly deadLetters: readonly DeadLetter[];
   readonly updates: readonly UserUpdate[];
+  /** Users whose history up to an erasure in this batch is gone: what was published of them must go too. Absent for none. */
+  readonly erased?: readonly string[];
 }
 
 export interface EncodedUpdate {
@@ -121,4 +123,6 @@ export interface OutputBatch {
   readonly embeddings: readonly UserEmbedding[];
   readonly scores: readonly CandidateScores[];
   readonly quality: readonly PrequentialRank[];
+  /** Users to erase from what earlier batches published, before this batch is. Absent for none. */
+  readonly erased?: readonly string[];
 }

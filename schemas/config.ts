@@ -56,6 +56,8 @@ export const configSchema = z.strictObject({
     .strictObject({
       /** Distinct entities remembered per user for the seen filter. */
       seenLimit: positive.default(4_096),
+      /** An action of this kind erases its user: sequence, cache, and all that the run has stored. */
+      erasureAction: z.string().min(1).default('erase'),
     })
     .prefault({}),
   publish: z.enum(['every-batch', 'every-event']).default('every-batch'),

@@ -57,7 +57,7 @@ export const toSequences = ({
     sequence({
       tokenizer: model.tokenizer,
       window: model.window,
-      seenLimit: settings.sequence.seenLimit,
+      ...settings.sequence,
       publish: settings.publish,
       store,
     }),

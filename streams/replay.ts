@@ -144,6 +144,7 @@ export async function replay(options: ReplayOptions): Promise<ReplayResult> {
       const done$ = batches$.pipe(
         pipeline(parts),
         tap((batch) => {
+          for (const userId of batch.erased ?? []) void encoder.forget(userId);
           position = batch.source.nextOffset;
           counter.add(batch);
           report('running', position);

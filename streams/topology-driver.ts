@@ -49,6 +49,7 @@ export class TopologyDriver {
     const records = values.map((value, i) => ({ position: { topic: TOPIC, partition: 0, offset: first + i }, value }));
     const output = await firstValueFrom(of(this.#batch(records)).pipe(pipeline(this.#parts())));
     this.#committed.push(...records);
+    for (const userId of output.erased ?? []) this.#engine.forget(userId);
     return output;
   }
 

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { OutputBatch } from '../../schemas/batch.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import type { ClickHouse } from './clickhouse.ts';
-import { appendRows, emptyRows, OUTPUT_TABLES, TABLE_COLUMNS, timeText } from './output-rows.ts';
+import { appendRows, emptyRows, OUTPUT_TABLES, TABLE_COLUMNS, timeText, USER_TABLES } from './output-rows.ts';
 import { isTransient } from './transient-errors.ts';
 
 export interface ClickHouseSinkOptions {
@@ -102,6 +102,8 @@ export class ClickHouseSink {
     const batches: Waiting[] = [];
     let count = 0;
     while (this.#waiting.length > 0 && count < this.#options.maxRows) {
+      // An erasure takes what was stored before it and nothing after: its batch begins a commit of its own.
+      if (batches.length > 0 && this.#waiting[0]!.batch.erased !== undefined) break;
       const next = this.#waiting.shift()!;
       batches.push(next);
       count += appendRows(rows, this.#options.runId, next.batch);
@@ -110,12 +112,23 @@ export class ClickHouseSink {
   }
 
   async #commit(batches: readonly Waiting[], rows: ReturnType<typeof emptyRows>): Promise<void> {
+    await this.#erase(batches[0]!.batch.erased ?? []);
     // All settle before any error is thrown: nothing of this commit may still be on its way when the next begins.
     const results = await Promise.allSettled(
       OUTPUT_TABLES.map((table) => this.#insert(table, TABLE_COLUMNS[table], rows[table])),
     );
     for (const result of results) if (result.status === 'rejected') throw result.reason;
     await this.#insertProgress(batches.at(-1)!.position, false);
+  }
+
+  /** Removes users from all that this run has stored; done again after a crash, it changes nothing. */
+  async #erase(userIds: readonly string[]): Promise<void> {
+    if (userIds.length === 0) return;
+    const { runId } = this.#options;
+    for (const table of USER_TABLES) {
+      const sql = `DELETE FROM ${table} WHERE run_id = {runId:String} AND user_id IN {userIds:Array(String)}`;
+      await this.#retried(`erasure from ${table}`, () => this.#clickhouse.command(sql, { runId, userIds }));
+    }
   }
 
   #insertProgress(position: number, finished: boolean): Promise<void> {
@@ -132,11 +145,15 @@ export class ClickHouseSink {
   }
 
   /** An insert whose answer was lost may have happened: repeating it adds nothing. */
-  async #insert(table: string, columns: readonly string[], rows: readonly string[]): Promise<void> {
+  #insert(table: string, columns: readonly string[], rows: readonly string[]): Promise<void> {
+    return this.#retried(`insert into ${table}`, () => this.#clickhouse.insert(table, columns, rows));
+  }
+
+  async #retried(what: string, attemptOnce: () => Promise<void>): Promise<void> {
     const { maxAttempts, retryDelayMs } = this.#options;
     for (let attempt = 1; ; attempt++) {
       try {
-        return await this.#clickhouse.insert(table, columns, rows);
+        return await attemptOnce();
       } catch (cause) {
         if (isTransient(cause) && attempt < maxAttempts) {
           await sleep(Math.min(10_000, retryDelayMs * 2 ** (attempt - 1)));
@@ -145,7 +162,7 @@ export class ClickHouseSink {
         const tries = attempt === 1 ? '' : ` after ${attempt} attempts`;
         throw new PipelineError(
           'STORE_FAILED',
-          `ClickHouse at ${this.#clickhouse.where}: insert into ${table} failed${tries}: ${messageOf(cause)}`,
+          `ClickHouse at ${this.#clickhouse.where}: ${what} failed${tries}: ${messageOf(cause)}`,
           { cause },
         );
       }

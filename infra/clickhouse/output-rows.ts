@@ -73,6 +73,9 @@ export const TABLE_COLUMNS = {
 export type OutputTable = keyof typeof TABLE_COLUMNS;
 export const OUTPUT_TABLES = Object.keys(TABLE_COLUMNS) as readonly OutputTable[];
 
+/** Those of them whose rows belong to a user. */
+export const USER_TABLES = OUTPUT_TABLES.filter((table) => (TABLE_COLUMNS[table] as readonly string[]).includes('user_id'));
+
 export type OutputRows = Record<OutputTable, string[]>;
 
 export const emptyRows = (): OutputRows => ({ actions: [], embeddings: [], scores: [], quality: [], dead_letters: [] });

@@ -239,6 +239,37 @@ describe('replay', () => {
     expect(letters.map(({ code }) => code)).toEqual(expect.arrayContaining(['TIME_INVALID', 'ENTITY_UNKNOWN']));
   });
 
+  it('leaves nothing of an erased user in ClickHouse but what came after', async () => {
+    const path = join(folder, 'erased.csv');
+    const rows = [
+      '1,1,100,rating',
+      '2,2,200,rating',
+      '1,3,300,rating',
+      '1,0,400,erase',
+      '1,4,500,rating',
+      '3,5,600,rating',
+      '3,0,700,erase',
+    ];
+    await writeFile(path, `userId,movieId,timestamp,kind\n${rows.join('\n')}\n`);
+    const file = await configuration('erased', { path });
+    await writeFile(
+      file,
+      (await readFile(file, 'utf8')).replace('action: rating', "action: '{kind}'").replace('        value: rating\n', ''),
+    );
+    expect((await runCommand(['replay', '-c', file, '--limit', '3', '--set', 'source.batchEvents=1'])).code).toBe(0);
+    expect((await runCommand(['replay', '-c', file, '--set', 'source.batchEvents=1'])).code).toBe(0);
+    const story = async (user: string) => {
+      const { stdout } = await runCommand(['query', 'user-story', '-c', file, '-p', `user_id=${user}`, '--format', 'json']);
+      return (JSON.parse(stdout) as { entity: string }[]).map(({ entity }) => entity);
+    };
+    expect(await story('1')).toEqual(['movie:4']);
+    expect(await story('2')).toEqual(['movie:2']);
+    expect(await story('3')).toEqual([]);
+    const { stdout } = await runCommand(['query', 'cache-outcomes', '-c', file, '--format', 'json']);
+    const embeddings = (JSON.parse(stdout) as { embeddings: number }[]).reduce((sum, row) => sum + row.embeddings, 0);
+    expect(embeddings).toBe(2);
+  });
+
   it('of an empty file is an empty run', async () => {
     const path = join(folder, 'empty.csv');
     await writeFile(path, 'userId,movieId,rating,timestamp\n');

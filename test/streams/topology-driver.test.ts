@@ -116,6 +116,30 @@ describe('the topology', () => {
     ]);
   });
 
+  it('ends a history at an erasure in the stream, in any batching and after a crash', async () => {
+    const values = [
+      event('bob', 1, 1),
+      event('ann', 2, 2),
+      event('bob', 3, 3),
+      event('bob', 1, 4, 'e', 'erase'),
+      event('bob', 4, 5),
+    ];
+    for (const size of [1, 2, 5]) {
+      const target = driver();
+      const outputs = await run(target, values, size);
+      expect(outputs.flatMap((output) => output.erased ?? [])).toEqual(['bob']);
+      expect(last(outputs, 'bob')).toMatchObject({ version: 1, sequenceLength: 1 });
+      expect(last(outputs, 'ann')).toMatchObject({ version: 1 });
+      await target.crash();
+      expect(target.store.get('bob')?.version).toBe(1);
+      if (size === 5)
+        expect(outputs[0]!.processed.map(({ action }) => `${action.userId} ${action.entity}`)).toEqual([
+          'ann item:2',
+          'bob item:4',
+        ]);
+    }
+  });
+
   it('makes a dead letter of every record that it cannot use, and lets the good ones by', async () => {
     const output = await driver().pipe([
       'not json',
