@@ -3,7 +3,7 @@
  * source → decode → sequence → spread → microBatch → encode → score → gather → assemble → publish → orderedCommit.
  */
 export { type AssembleOptions, assemble } from './assemble.ts';
-export type { WindowOptions } from './block-window.ts';
+export { type WindowOptions, windowStartOf } from './block-window.ts';
 export { type DecodeOptions, type DecodeResult, type Decoder, decode } from './decode.ts';
 export { type EncodeOptions, type Encoder, encode } from './encode.ts';
 export { eraseUser } from './erase-user.ts';

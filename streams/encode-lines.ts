@@ -3,6 +3,7 @@ import { z } from 'zod';
 import type { HstuEncoder } from '../models/encoder.ts';
 import type { Bundle } from '../models/hstu/bundle.ts';
 import { Tokenizer } from '../models/hstu/tokenizer.ts';
+import { windowStartOf } from '../operators/index.ts';
 import { describeIssues } from '../schemas/config.ts';
 import type { EncodeSegment } from '../schemas/encoding.ts';
 import { type ErrorCode, messageOf } from '../schemas/errors.ts';
@@ -154,8 +155,7 @@ export class LineEncoder {
 
   /** The block window after the first `n` events. */
   #windowOf({ entities, timesS }: Prepared, n: number, queryTimeS: number): EncodeSegment {
-    const { maxLength, blockLength } = this.#bundle.config.window;
-    const start = blockLength * Math.ceil(Math.max(0, n - maxLength) / blockLength);
+    const start = windowStartOf(n, this.#bundle.config.window);
     const window = { entities: entities.slice(start, n), timesS: timesS.slice(start, n) };
     return { windowStart: start, ...window, pageDigests: pageDigests(window.entities, window.timesS), from: 0, queryTimeS };
   }

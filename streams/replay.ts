@@ -54,9 +54,9 @@ export interface ReplayTotals {
   readonly tokens: number;
   readonly embeddings: number;
   readonly deadLetters: number;
-  /** Tokens that the encoder had to bring up to date: rows per event is `rowsComputed / tokens`. */
+  /** Rows that the encoder computed for the embeddings; per event it is `rowsComputed / tokens`. */
   readonly rowsComputed: number;
-  readonly segments: number;
+  /** Embeddings for which the cache held all but the tail and the new rows. */
   readonly cacheHits: number;
 }
 
@@ -252,7 +252,6 @@ class ReplayCounter {
   #embeddings = 0;
   #deadLetters = 0;
   #rowsComputed = 0;
-  #segments = 0;
   #cacheHits = 0;
 
   add({ source, processed, embeddings, deadLetters }: OutputBatch): void {
@@ -262,7 +261,6 @@ class ReplayCounter {
     for (const { disposition } of processed) if (disposition === 'appended' || disposition === 'inserted') this.#tokens += 1;
     for (const { rowsComputed, outcome } of embeddings) {
       this.#rowsComputed += rowsComputed;
-      this.#segments += 1;
       if (outcome === 'hit') this.#cacheHits += 1;
     }
   }
@@ -274,7 +272,6 @@ class ReplayCounter {
       embeddings: this.#embeddings,
       deadLetters: this.#deadLetters,
       rowsComputed: this.#rowsComputed,
-      segments: this.#segments,
       cacheHits: this.#cacheHits,
     };
   }

@@ -26,12 +26,14 @@ const TOPIC = 'driver';
 
 export class TopologyDriver {
   readonly #options: TopologyDriverOptions;
+  readonly #now: () => number;
   readonly #committed: SourceRecord[] = [];
   #engine: EncoderEngine;
   #store = new InMemorySequenceStore();
 
   constructor(options: TopologyDriverOptions) {
     this.#options = options;
+    this.#now = options.now ?? (() => Date.UTC(2020, 0, 1));
     this.#engine = this.#newEngine();
   }
 
@@ -84,7 +86,8 @@ export class TopologyDriver {
   }
 
   #parts(): PipelineParts {
-    const { bundle, mapping, now = () => Date.UTC(2020, 0, 1) } = this.#options;
+    const { bundle, mapping } = this.#options;
+    const now = this.#now;
     const settings = this.#config();
     return {
       settings,
@@ -99,8 +102,7 @@ export class TopologyDriver {
   }
 
   #batch(records: readonly SourceRecord[]): SourceBatch {
-    const readAtMs = (this.#options.now ?? (() => Date.UTC(2020, 0, 1)))();
     const nextOffset = (records.at(-1)?.position.offset ?? -1) + 1;
-    return { topic: TOPIC, partition: 0, records, nextOffset, readAtMs, ack: () => undefined };
+    return { topic: TOPIC, partition: 0, records, nextOffset, readAtMs: this.#now(), ack: () => undefined };
   }
 }

@@ -1,5 +1,5 @@
 /** What the pipeline reads back: how far a run has come, and the newest of a user. */
-import type { Candidate } from '../../schemas/output.ts';
+import type { Candidate, Lineage, UserEmbedding } from '../../schemas/output.ts';
 import type { ClickHouse } from './clickhouse.ts';
 import { OUTPUT_TABLES, type OutputTable } from './output-rows.ts';
 
@@ -13,17 +13,8 @@ export interface RunProgress {
   readonly facts: Readonly<Record<string, unknown>>;
 }
 
-export interface StoredEmbedding {
-  readonly userId: string;
-  readonly version: number;
-  readonly embedding: Float32Array;
-  readonly sequenceLength: number;
-  readonly lastEventTimeMs: number;
-  readonly queryTimeMs: number;
-  readonly sequenceDigest: string;
-  readonly modelDigest: string;
-  readonly computedAtMs: number;
-}
+export type StoredEmbedding = Pick<Lineage, 'sequenceDigest' | 'modelDigest'> &
+  Pick<UserEmbedding, 'userId' | 'version' | 'embedding' | 'sequenceLength' | 'lastEventTimeMs' | 'queryTimeMs' | 'computedAtMs'>;
 
 export interface StoredScores {
   readonly userId: string;

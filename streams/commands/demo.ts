@@ -133,7 +133,7 @@ function workFacts({ totals, start, position, total, elapsedMs, encoder }: Watch
     ['events now', now],
     ['position', `${count(position)} of ${count(total)}${start > 0 ? `, continued from ${count(start)}` : ''}`],
     ['embeddings', count(totals.embeddings)],
-    ['cache hits', percent(totals.cacheHits / totals.segments)],
+    ['cache hits', percent(totals.cacheHits / totals.embeddings)],
     ['rows an event', (totals.rowsComputed / Math.max(1, totals.tokens)).toFixed(2)],
     [
       'KV cache',
@@ -196,8 +196,8 @@ function seededSample(users: readonly string[], size: number, seed: number): str
   return Array.from({ length: taken }, (_, i) => users[(seed + Math.floor((i * users.length) / taken)) % users.length]!);
 }
 
-function unseenUsersOf(training: Config['bundle'] | Readonly<Record<string, unknown>> | undefined): string[] {
-  const listed = typeof training === 'object' ? training['unseenUsers'] : undefined;
+function unseenUsersOf(training: Readonly<Record<string, unknown>> | undefined): string[] {
+  const listed = training?.['unseenUsers'];
   return Array.isArray(listed) ? listed.map(String) : [];
 }
 

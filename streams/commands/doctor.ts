@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import colors from 'picocolors';
 import { connect } from '../../infra/clickhouse/connect.ts';
-import { mebibytes } from '../../infra/console/format.ts';
+import { count, mebibytes } from '../../infra/console/format.ts';
 import { HstuEncoder } from '../../models/encoder.ts';
 import { type Bundle, kvBytesPerRow, loadBundle } from '../../models/hstu/bundle.ts';
 import { judgeCacheability } from '../../models/hstu/cacheability.ts';
@@ -126,8 +126,7 @@ function checkMemory({ memoryBudgetBytes, encoder: { kvBudgetBytes } }: Config, 
   if (memoryBudgetBytes > totalmem())
     throw new Error(`memoryBudgetBytes ${mebibytes(memoryBudgetBytes)} exceeds this machine's ${mebibytes(totalmem())}`);
   const users = bundle && Math.floor(kvBudgetBytes / (bundle.config.window.maxLength * kvBytesPerRow(bundle.config)));
-  const room =
-    users === undefined ? '' : `; KV ${mebibytes(kvBudgetBytes)} holds ${users.toLocaleString('en-US')} users with full windows`;
+  const room = users === undefined ? '' : `; KV ${mebibytes(kvBudgetBytes)} holds ${count(users)} users with full windows`;
   return `budget ${mebibytes(memoryBudgetBytes)}, free ${mebibytes(freemem())}${room}`;
 }
 

@@ -30,7 +30,7 @@ export function addReplay(program: Command): void {
               `${count(totals.events)} in ${duration(elapsedMs)} (${count((1000 * totals.events) / Math.max(1, elapsedMs))}/s)`,
             ],
             ['position', `${count(result.position)} of ${count(result.total)}`],
-            ['cache hits', percent(totals.cacheHits / totals.segments)],
+            ['cache hits', percent(totals.cacheHits / totals.embeddings)],
             [
               'KV cache',
               `${mebibytes(encoder.kvBytesUsed)} of ${mebibytes(encoder.kvBytesBudget)}, ${count(encoder.users)} users`,

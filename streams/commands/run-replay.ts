@@ -62,5 +62,5 @@ class ProgressBars {
   }
 }
 
-const noteOf = ({ cacheHits, segments, rowsComputed, tokens }: ReplayTotals): string =>
-  `cache ${percent(cacheHits / segments)}, ${(rowsComputed / Math.max(1, tokens)).toFixed(2)} rows an event`;
+const noteOf = ({ cacheHits, embeddings, rowsComputed, tokens }: ReplayTotals): string =>
+  `cache ${percent(cacheHits / embeddings)}, ${(rowsComputed / Math.max(1, tokens)).toFixed(2)} rows an event`;
