@@ -4,11 +4,13 @@ import type { ErrorCode } from '../schemas/errors.ts';
 
 /** The dead letter of `record`: bytes and text as they came, a parsed row as JSON. */
 export function deadLetter(record: SourceRecord, step: string, code: ErrorCode, message: string): DeadLetter {
-  return { position: record.position, code, step, message, original: originalOf(record.value) };
+  const { position, key } = record;
+  const original = originalOf(record.value);
+  return { position, code, step, message, original, ...(key !== undefined && { originalKey: key }) };
 }
 
-function originalOf(value: SourceRecord['value']): Uint8Array | string {
-  if (typeof value === 'string' || value instanceof Uint8Array) return value;
+function originalOf(value: SourceRecord['value']): DeadLetter['original'] {
+  if (value === null || typeof value === 'string' || value instanceof Uint8Array) return value;
   try {
     return JSON.stringify(value, (_key, field: unknown) => (typeof field === 'bigint' ? String(field) : field));
   } catch {

@@ -26,8 +26,12 @@ export interface SourcePosition {
 /** A record as the source gave it, before decoding. */
 export interface SourceRecord {
   readonly position: SourcePosition;
-  /** Raw bytes or an already parsed row; kept for the dead letter. */
-  readonly value: Uint8Array | string | Readonly<Record<string, unknown>>;
+  /** Raw bytes or an already parsed row; kept for the dead letter. Null: a tombstone. */
+  readonly value: Uint8Array | string | Readonly<Record<string, unknown>> | null;
+  /** A Kafka record's key. */
+  readonly key?: Uint8Array | null;
+  /** A Kafka record's timestamp, ms since the epoch. */
+  readonly timestampMs?: number;
 }
 
 /** A decoded action with the place it came from. */
@@ -41,7 +45,8 @@ export interface DeadLetter {
   readonly code: ErrorCode;
   readonly step: string;
   readonly message: string;
-  readonly original: Uint8Array | string;
+  readonly original: Uint8Array | string | null;
+  readonly originalKey?: Uint8Array | null;
 }
 
 /** An action that was read and understood, and is not encoded: counted, never silent. */

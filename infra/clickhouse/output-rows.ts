@@ -171,7 +171,7 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 function deadLetterRow(runId: string, { position, code, step, message, original }: DeadLetter): string {
   const { topic, partition, offset } = position;
-  const [text, encoding] = originalText(original);
+  const [text, encoding] = originalText(original ?? '');
   return JSON.stringify([runId, topic, partition, offset, code, step, wellFormed(message), text, encoding]);
 }
 
