@@ -1,0 +1,92 @@
+/** This instance as a member of the consumer group: which partitions it owns, and a word before it gives them up. */
+import type { Consumer, Kafka } from 'kafkajs';
+import type { KafkaConfig } from '../../schemas/config.ts';
+import { PipelineError } from '../../schemas/errors.ts';
+import { coPartitionedAssigner } from './co-partitioned-assigner.ts';
+import { kafkaError } from './kafka-errors.ts';
+
+export interface MembershipHandlers {
+  /** Partition numbers that this instance owns from now on. Called at every generation of the group. */
+  readonly onAssigned: (partitions: readonly number[]) => void;
+  /** The group rebalances, or this instance leaves: finish and commit what is under way. The join waits for it. */
+  readonly onRebalance: () => Promise<void>;
+  /** Membership is lost for a reason that joining again does not mend. */
+  readonly onError: (error: PipelineError) => void;
+}
+
+/** How often kafkajs looks whether a heartbeat is due, ms. */
+const TICK_MS = 200;
+
+/**
+ * Joins with kafkajs' consumer, all of whose partitions are paused for good: it sends heartbeats and joins again, and the
+ * fetching is ours. So no poll waits for the processing, and a rebalance is heard of within a heartbeat.
+ */
+export class GroupMembership {
+  readonly #consumer: Consumer;
+  readonly #topics: readonly string[];
+  readonly #handlers: MembershipHandlers;
+  #owned: readonly number[] = [];
+  #joined = false;
+  #leaving = false;
+
+  constructor(kafka: Kafka, config: KafkaConfig, topics: readonly string[], handlers: MembershipHandlers) {
+    this.#topics = topics;
+    this.#handlers = handlers;
+    const { applicationId, sessionTimeoutMs, heartbeatIntervalMs, rebalanceTimeoutMs } = config;
+    this.#consumer = kafka.consumer({
+      groupId: applicationId,
+      sessionTimeout: sessionTimeoutMs,
+      heartbeatInterval: heartbeatIntervalMs,
+      rebalanceTimeout: rebalanceTimeoutMs,
+      maxWaitTimeInMs: TICK_MS,
+      allowAutoTopicCreation: false,
+      retry: { retries: 12, initialRetryTime: 200, maxRetryTime: 5_000, restartOnFailure: async () => false },
+      partitionAssigners: [
+        coPartitionedAssigner({
+          owned: () => this.#owned,
+          beforeJoin: async () => {
+            if (this.#joined) await handlers.onRebalance();
+          },
+        }),
+      ],
+    });
+  }
+
+  /** @throws PipelineError when the group cannot be joined */
+  async join(): Promise<void> {
+    const { GROUP_JOIN, CRASH } = this.#consumer.events;
+    this.#consumer.on(GROUP_JOIN, ({ payload }) => {
+      // Heard while kafkajs joins, before it fetches for the first time.
+      this.#consumer.pause(this.#topics.map((topic) => ({ topic })));
+      this.#joined = true;
+      this.#owned = [...new Set(Object.values(payload.memberAssignment).flat())].sort((a, b) => a - b);
+      if (!this.#leaving) handlersCall(() => this.#handlers.onAssigned(this.#owned));
+    });
+    let crashed: PipelineError | undefined;
+    this.#consumer.on(CRASH, ({ payload }) => {
+      if (this.#leaving) return;
+      crashed = kafkaError(payload.error, `membership of the group`);
+      if (this.#joined) this.#handlers.onError(crashed);
+    });
+    try {
+      await this.#consumer.connect();
+      await this.#consumer.subscribe({ topics: [...this.#topics] });
+      await this.#consumer.run({ autoCommit: false, eachBatchAutoResolve: false, eachBatch: () => Promise.resolve() });
+    } catch (thrown) {
+      throw kafkaError(thrown, `joining the group to read ${this.#topics.join(', ')}`);
+    }
+    if (!this.#joined && crashed !== undefined) throw crashed;
+    if (!this.#joined) throw new PipelineError('KAFKA_UNAVAILABLE', 'the consumer group could not be joined');
+  }
+
+  /** Leaves the group, so that others take over at once. What is owned must be committed before. */
+  async leave(): Promise<void> {
+    this.#leaving = true;
+    await this.#consumer.disconnect().catch(() => undefined);
+  }
+}
+
+/** A handler's fault must not be taken for one of kafkajs, which would join again and again. */
+function handlersCall(call: () => void): void {
+  queueMicrotask(call);
+}

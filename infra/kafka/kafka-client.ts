@@ -1,0 +1,60 @@
+/** One Kafka client a process, made from the configuration. */
+import { readFileSync } from 'node:fs';
+import type { ConnectionOptions } from 'node:tls';
+import { Kafka, type KafkaConfig as KafkaJsConfig, type logCreator, logLevel, type SASLOptions } from 'kafkajs';
+import type { KafkaConfig } from '../../schemas/config.ts';
+import { messageOf, PipelineError } from '../../schemas/errors.ts';
+import { registerCodecs } from './compression.ts';
+import { patchJoin } from './kafkajs-internals.ts';
+
+/** How kafkajs tries again where nothing else is said: about 12 s in all. */
+export const RETRY = { initialRetryTime: 100, maxRetryTime: 2_000, retries: 9 } as const;
+
+export interface KafkaClientOptions {
+  /** Where kafkajs' own messages go. @default nowhere */
+  readonly logCreator?: logCreator;
+}
+
+/** @throws PipelineError `CONFIG_INVALID` for a certificate file that cannot be read */
+export function kafkaClient(config: KafkaConfig, { logCreator }: KafkaClientOptions = {}): Kafka {
+  registerCodecs();
+  patchJoin();
+  const settings: KafkaJsConfig = {
+    clientId: config.clientId,
+    brokers: [...config.brokers],
+    connectionTimeout: 5_000,
+    authenticationTimeout: 10_000,
+    requestTimeout: config.requestTimeoutMs,
+    retry: RETRY,
+    logLevel: logCreator === undefined ? logLevel.NOTHING : logLevel.INFO,
+    ssl: sslOf(config.ssl),
+    ...(logCreator !== undefined && { logCreator }),
+    ...(config.sasl !== undefined && { sasl: config.sasl as SASLOptions }),
+  };
+  return new Kafka(settings);
+}
+
+function sslOf(ssl: KafkaConfig['ssl']): boolean | ConnectionOptions {
+  if (typeof ssl === 'boolean') return ssl;
+  const { caFile, certFile, keyFile, keyPassphrase, serverName, rejectUnauthorized } = ssl;
+  return {
+    rejectUnauthorized,
+    ...(caFile !== undefined && { ca: readPem('caFile', caFile) }),
+    ...(certFile !== undefined && { cert: readPem('certFile', certFile) }),
+    ...(keyFile !== undefined && { key: readPem('keyFile', keyFile) }),
+    ...(keyPassphrase !== undefined && { passphrase: keyPassphrase }),
+    ...(serverName !== undefined && { servername: serverName }),
+  };
+}
+
+function readPem(key: string, file: string): string {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw new PipelineError('CONFIG_INVALID', `kafka.ssl.${key}: cannot read ${file}: ${messageOf(cause)}`, { cause });
+  }
+  if (!text.includes('-----BEGIN '))
+    throw new PipelineError('CONFIG_INVALID', `kafka.ssl.${key}: ${file} is not a PEM file (no -----BEGIN line)`);
+  return text;
+}

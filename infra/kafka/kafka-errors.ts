@@ -1,0 +1,65 @@
+/** What kafkajs throws, as errors of ours: which setting to mend, and whether trying again can help. */
+import { messageOf, PipelineError } from '../../schemas/errors.ts';
+
+/** Names the parts of a kafkajs error that tell faults apart. */
+interface KafkaFault {
+  readonly name: string;
+  /** Protocol error, such as `INVALID_PRODUCER_EPOCH`. */
+  readonly type: string | undefined;
+  readonly code: string | undefined;
+  readonly message: string;
+}
+
+const FENCED = new Set(['INVALID_PRODUCER_EPOCH', 'PRODUCER_FENCED', 'INVALID_PRODUCER_ID_MAPPING', 'INVALID_TXN_STATE']);
+const DENIED = /AUTHORIZATION_FAILED$/;
+/** What Node's TLS says of a certificate; see its `tls` documentation, "X509 certificate error codes". */
+const CERTIFICATE =
+  /CERT_|SELF_SIGNED|UNABLE_TO_(GET_ISSUER|VERIFY)|ERR_TLS|certificate|SSL routines|wrong version number|Client network socket disconnected before secure TLS/i;
+
+/**
+ * The error of ours for what a call to Kafka threw.
+ *
+ * @param what the call in words, `fetching from user-actions`
+ * @returns `KAFKA_AUTHENTICATION`, `KAFKA_AUTHORIZATION` (final: the deployment must be mended), `PRODUCER_FENCED` (another
+ *   instance owns the partition now), `KAFKA_UNAVAILABLE` (no broker answers) or `KAFKA_FAILED`, the retriable rest
+ */
+export function kafkaError(thrown: unknown, what: string): PipelineError {
+  if (thrown instanceof PipelineError) return thrown;
+  const faults = causesOf(thrown);
+  const text = `${what}: ${[...new Set(faults.map(({ message }) => message))].join(' ← ')}`;
+  const error = (code: PipelineError['code'], hint = '') => new PipelineError(code, `${text}${hint}`, { cause: thrown });
+  const some = (test: (fault: KafkaFault) => boolean) => faults.some(test);
+
+  if (some(({ name, type }) => name === 'KafkaJSSASLAuthenticationError' || type === 'SASL_AUTHENTICATION_FAILED'))
+    return error('KAFKA_AUTHENTICATION', ' (check kafka.sasl: mechanism, username, password)');
+  if (some(({ code, message }) => CERTIFICATE.test(code ?? '') || CERTIFICATE.test(message)))
+    return error('KAFKA_AUTHENTICATION', ' (check kafka.ssl: caFile, serverName, and how long the certificates are valid)');
+  const denied = faults.find(({ type }) => type !== undefined && DENIED.test(type));
+  if (denied !== undefined) return error('KAFKA_AUTHORIZATION', ` (grant the user of kafka.sasl the ACL: ${denied.type})`);
+  if (some(({ type }) => type !== undefined && FENCED.has(type))) return error('PRODUCER_FENCED');
+  if (some(({ name, code }) => name === 'KafkaJSNoBrokerAvailableError' || code === 'ECONNREFUSED' || code === 'ENOTFOUND'))
+    return error('KAFKA_UNAVAILABLE', ' (check kafka.brokers; `hstu-streams up` starts one on this machine)');
+  return error('KAFKA_FAILED');
+}
+
+/** The fault, what it wraps, and so on inwards. */
+function causesOf(thrown: unknown): KafkaFault[] {
+  const faults: KafkaFault[] = [];
+  const seen = new Set<unknown>();
+  const visit = (error: unknown) => {
+    if (error === undefined || error === null || seen.has(error)) return;
+    seen.add(error);
+    const { name, type, code, cause, originalError, errors } = error as Record<string, unknown>;
+    faults.push({
+      name: String(name ?? ''),
+      type: typeof type === 'string' ? type : undefined,
+      code: typeof code === 'string' ? code : undefined,
+      message: messageOf(error),
+    });
+    visit(cause);
+    visit(originalError);
+    if (Array.isArray(errors)) for (const inner of errors) visit(inner);
+  };
+  visit(thrown);
+  return faults;
+}

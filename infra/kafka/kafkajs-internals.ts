@@ -1,0 +1,105 @@
+/**
+ * The parts of kafkajs 2.2.4 that it does not export: fetching without a consumer group, and a word before a rejoin.
+ *
+ * Why, and why it is safe: docs/decisions/002-fetching-is-ours.md. The version is pinned; a test runs every call here.
+ */
+import { createRequire } from 'node:module';
+import type { Kafka } from 'kafkajs';
+
+export interface RawRecord {
+  readonly offset: string;
+  readonly timestamp: string;
+  readonly key: Buffer | null;
+  readonly value: Buffer | null;
+  readonly headers: Readonly<Record<string, Buffer | string | readonly (Buffer | string)[] | undefined>>;
+  readonly isControlRecord: boolean;
+  readonly batchContext: {
+    readonly firstOffset: string;
+    readonly lastOffsetDelta: number;
+    readonly producerId: string;
+    readonly inTransaction: boolean;
+  };
+}
+
+export interface FetchedPartition {
+  readonly partition: number;
+  readonly highWatermark: string;
+  readonly lastStableOffset?: string;
+  readonly abortedTransactions?: readonly { readonly producerId: string; readonly firstOffset: string }[];
+  readonly messages: readonly RawRecord[];
+}
+
+export interface Broker {
+  fetch(request: {
+    readonly isolationLevel: number;
+    readonly maxWaitTime: number;
+    readonly minBytes: number;
+    readonly maxBytes: number;
+    readonly topics: readonly {
+      readonly topic: string;
+      readonly partitions: readonly { readonly partition: number; readonly fetchOffset: string; readonly maxBytes: number }[];
+    }[];
+  }): Promise<{
+    readonly responses: readonly { readonly topicName: string; readonly partitions: readonly FetchedPartition[] }[];
+  }>;
+}
+
+export interface Cluster {
+  connect(): Promise<void>;
+  disconnect(): Promise<void>;
+  addMultipleTargetTopics(topics: readonly string[]): Promise<void>;
+  refreshMetadata(): Promise<void>;
+  refreshMetadataIfNecessary(): Promise<void>;
+  findLeaderForPartitions(topic: string, partitions: readonly number[]): Readonly<Record<string, readonly number[]>>;
+  findTopicPartitionMetadata(topic: string): readonly { readonly partitionId: number; readonly leader: number }[];
+  findBroker(query: { readonly nodeId: string }): Promise<Broker>;
+  removeBroker(broker: { readonly host: string; readonly port: number }): void;
+  fetchTopicsOffset(
+    topics: readonly {
+      readonly topic: string;
+      readonly partitions: readonly { readonly partition: number }[];
+      readonly fromBeginning?: boolean;
+      readonly fromTimestamp?: number;
+    }[],
+  ): Promise<
+    readonly {
+      readonly topic: string;
+      readonly partitions: readonly { readonly partition: number; readonly offset: string }[];
+    }[]
+  >;
+}
+
+export const READ_COMMITTED = 1;
+
+/** A connection of its own to the cluster of `kafka`, which reads what is committed. */
+export function openCluster(kafka: Kafka): Cluster {
+  const symbol = Object.getOwnPropertySymbols(kafka).find(({ description }) => description === 'private:Kafka:createCluster');
+  if (symbol === undefined) throw new Error('this is not kafkajs 2.2.4: it has no private:Kafka:createCluster');
+  const create = (kafka as unknown as Record<symbol, (options: object) => Cluster>)[symbol]!;
+  return create({ metadataMaxAge: 60_000, allowAutoTopicCreation: false, isolationLevel: READ_COMMITTED });
+}
+
+/** An assigner that is asked before its member joins the group, for the first time or again. */
+export interface JoinAware {
+  beforeJoin?(): Promise<void>;
+}
+
+interface ConsumerGroup {
+  readonly assigners: readonly JoinAware[];
+  readonly memberId: string | null;
+}
+
+let patched = false;
+
+/** Lets `JoinAware` assigners finish their work before kafkajs gives their partitions up. Once a process. */
+export function patchJoin(): void {
+  if (patched) return;
+  patched = true;
+  const prototype = (createRequire(import.meta.url)('kafkajs/src/consumer/consumerGroup.js') as { prototype: object })
+    .prototype as { joinAndSync: (this: ConsumerGroup) => Promise<void> };
+  const { joinAndSync } = prototype;
+  prototype.joinAndSync = async function () {
+    for (const assigner of this.assigners) await assigner.beforeJoin?.();
+    return joinAndSync.call(this);
+  };
+}

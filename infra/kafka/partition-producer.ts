@@ -1,0 +1,136 @@
+/** What one input partition gives to the world, in transactions that only its owner can commit. */
+import type { Kafka, Message, Producer, Transaction } from 'kafkajs';
+import type { KafkaConfig } from '../../schemas/config.ts';
+import { compressionType } from './compression.ts';
+import { kafkaError } from './kafka-errors.ts';
+
+export interface OutgoingRecord {
+  readonly key: Uint8Array | string | null;
+  /** Null: a tombstone. */
+  readonly value: Uint8Array | null;
+  readonly timestampMs?: number;
+}
+
+/** Records by topic; they go to the partition number of the input. */
+export type OutgoingRecords = ReadonlyMap<string, readonly OutgoingRecord[]>;
+
+export interface Commit {
+  readonly records: OutgoingRecords;
+  /** Next offset of every input topic that moved. */
+  readonly inputs: Readonly<Record<string, number>>;
+}
+
+/** Of one request, before compression: well under the broker's 1 MiB, with room for what a record costs beside its bytes. */
+const MAX_SEND_BYTES = 700_000;
+/**
+ * The broker answers CONCURRENT_TRANSACTIONS while the markers of the transaction before are being written, a few ms:
+ * kafkajs' own first wait of 300 ms would be the commit's latency.
+ */
+const TRANSACTION_RETRY = { initialRetryTime: 5, maxRetryTime: 1_000, multiplier: 1.6, retries: 22 } as const;
+
+/**
+ * The producer of one input partition. Its transactional id is `<applicationId>-<partition>`: whoever opens it last fences
+ * all before, and ends what they left open.
+ */
+export class PartitionProducer {
+  readonly #config: KafkaConfig;
+  readonly #partition: number;
+  readonly #producer: Producer;
+
+  constructor(kafka: Kafka, config: KafkaConfig, partition: number) {
+    this.#config = config;
+    this.#partition = partition;
+    this.#producer = kafka.producer({
+      transactionalId: `${config.applicationId}-${partition}`,
+      idempotent: true,
+      maxInFlightRequests: 1,
+      transactionTimeout: config.transactionTimeoutMs,
+      allowAutoTopicCreation: false,
+      createPartitioner: () => () => partition,
+      retry: TRANSACTION_RETRY,
+    });
+  }
+
+  /** Fences earlier owners; a transaction that they left open is aborted before this returns. */
+  async open(): Promise<void> {
+    try {
+      await this.#producer.connect();
+    } catch (thrown) {
+      throw kafkaError(thrown, `becoming the producer of partition ${this.#partition}`);
+    }
+  }
+
+  /**
+   * Commits records and input offsets as one.
+   *
+   * @returns by topic, the offset after the last record that was written
+   * @throws PipelineError; the transaction may be committed or not: open a new producer, which settles it, and look
+   */
+  async commit({ records, inputs }: Commit): Promise<ReadonlyMap<string, number>> {
+    const what = `committing partition ${this.#partition}`;
+    let transaction: Transaction | undefined;
+    try {
+      transaction = await this.#producer.transaction();
+      const ends = await this.#send(transaction, records);
+      await transaction.sendOffsets({
+        consumerGroupId: this.#config.applicationId,
+        topics: Object.entries(inputs).map(([topic, offset]) => ({
+          topic,
+          partitions: [{ partition: this.#partition, offset: String(offset) }],
+        })),
+      });
+      await transaction.commit();
+      return ends;
+    } catch (thrown) {
+      if (transaction?.isActive() === true) await transaction.abort().catch(() => undefined);
+      throw kafkaError(thrown, what);
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#producer.disconnect().catch(() => undefined);
+  }
+
+  /**
+   * One `send` a topic partition: kafkajs loses acknowledged records when a leader dies while several partitions share a
+   * request (tulios/kafkajs#1303).
+   */
+  async #send(to: Pick<Transaction, 'send'>, records: OutgoingRecords): Promise<ReadonlyMap<string, number>> {
+    const compression = compressionType(this.#config.compression);
+    const ends = new Map<string, number>();
+    await Promise.all(
+      [...records].map(async ([topic, list]) => {
+        for (const messages of chunks(list, this.#partition)) {
+          const [answer] = await to.send({ topic, acks: -1, compression, messages });
+          const base = Number(answer?.baseOffset ?? answer?.offset);
+          ends.set(topic, base + messages.length);
+        }
+      }),
+    );
+    return ends;
+  }
+}
+
+/** Runs of records that fit into a request each, in order. */
+export function* chunks(records: readonly OutgoingRecord[], partition: number): Generator<Message[]> {
+  let messages: Message[] = [];
+  let bytes = 0;
+  for (const { key, value, timestampMs } of records) {
+    const size = 100 + (key?.length ?? 0) + (value?.length ?? 0);
+    if (messages.length > 0 && bytes + size > MAX_SEND_BYTES) {
+      yield messages;
+      messages = [];
+      bytes = 0;
+    }
+    messages.push({
+      partition,
+      key: key === null || typeof key === 'string' ? key : asBuffer(key),
+      value: value === null ? null : asBuffer(value),
+      ...(timestampMs !== undefined && { timestamp: String(timestampMs) }),
+    });
+    bytes += size;
+  }
+  if (messages.length > 0) yield messages;
+}
+
+const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);

@@ -1,0 +1,141 @@
+/** The topics of a deployment: what `topics create` makes, and what a start checks. */
+import type { Admin, ITopicConfig, Kafka } from 'kafkajs';
+import type { KafkaConfig } from '../../schemas/config.ts';
+import { PipelineError } from '../../schemas/errors.ts';
+import { kafkaError } from './kafka-errors.ts';
+
+const DAY_MS = 86_400_000;
+/** How long tombstones stay in a compacted topic: a local store older than this is not to be brought up to date from it. */
+export const TOMBSTONES_KEPT_MS = 7 * DAY_MS;
+
+export interface TopicSpec {
+  readonly name: string;
+  readonly role: keyof KafkaConfig['topics'];
+  readonly settings: Readonly<Record<string, string>>;
+}
+
+export const changelogOf = ({ applicationId, topics }: KafkaConfig): string => topics.changelog ?? `${applicationId}-changelog`;
+
+/** The topics that are read, in the order in which a partition's turn goes round. */
+export const inputTopics = ({ topics }: KafkaConfig): readonly string[] => [
+  topics.userActions,
+  topics.erasures,
+  topics.candidateRequests,
+];
+
+export function topicSpecs(config: KafkaConfig): readonly TopicSpec[] {
+  const { topics, maxRecordBytes } = config;
+  const maxMessageBytes = String(Math.max(1_048_588, 2 * maxRecordBytes));
+  const deleted = (retentionMs: number) => ({ 'cleanup.policy': 'delete', 'retention.ms': String(retentionMs) });
+  const compacted = { 'cleanup.policy': 'compact', 'delete.retention.ms': String(TOMBSTONES_KEPT_MS) };
+  const spec = (role: TopicSpec['role'], name: string, settings: TopicSpec['settings']): TopicSpec => ({ role, name, settings });
+  return [
+    spec('userActions', topics.userActions, deleted(7 * DAY_MS)),
+    spec('candidateRequests', topics.candidateRequests, deleted(DAY_MS)),
+    spec('erasures', topics.erasures, deleted(30 * DAY_MS)),
+    spec('userEmbeddings', topics.userEmbeddings, compacted),
+    spec('candidateScores', topics.candidateScores, deleted(DAY_MS)),
+    spec('deadLetters', topics.deadLetters, { ...deleted(30 * DAY_MS), 'max.message.bytes': maxMessageBytes }),
+    spec('changelog', changelogOf(config), {
+      ...compacted,
+      'min.cleanable.dirty.ratio': '0.3',
+      'segment.ms': String(DAY_MS),
+    }),
+  ];
+}
+
+export interface TopicState {
+  readonly name: string;
+  readonly role: TopicSpec['role'];
+  /** Absent: there is none. */
+  readonly partitions?: number;
+  readonly replicas?: number;
+  readonly cleanupPolicy?: string;
+}
+
+/** What the broker has of the deployment's topics. */
+export async function readTopics(kafka: Kafka, config: KafkaConfig): Promise<readonly TopicState[]> {
+  return withAdmin(kafka, 'reading the topics', async (admin) => {
+    const specs = topicSpecs(config);
+    const names = new Set(await admin.listTopics());
+    const present = specs.filter(({ name }) => names.has(name));
+    if (present.length === 0) return specs.map(({ name, role }) => ({ name, role }));
+    const { topics } = await admin.fetchTopicMetadata({ topics: present.map(({ name }) => name) });
+    const { resources } = await admin.describeConfigs({
+      includeSynonyms: false,
+      resources: present.map(({ name }) => ({ type: 2, name, configNames: ['cleanup.policy'] })),
+    });
+    return specs.map(({ name, role }) => {
+      const found = topics.find((topic) => topic.name === name);
+      if (found === undefined) return { name, role };
+      const entries = resources.find(({ resourceName }) => resourceName === name)?.configEntries ?? [];
+      return {
+        name,
+        role,
+        partitions: found.partitions.length,
+        replicas: found.partitions[0]?.replicas.length ?? 0,
+        cleanupPolicy: entries.find(({ configName }) => configName === 'cleanup.policy')?.configValue ?? '?',
+      };
+    });
+  });
+}
+
+/** Makes the topics that are missing. Returns their names. */
+export async function createTopics(kafka: Kafka, config: KafkaConfig): Promise<readonly string[]> {
+  const states = await readTopics(kafka, config);
+  const missing = topicSpecs(config).filter(({ name }) => states.find((state) => state.name === name)?.partitions === undefined);
+  if (missing.length === 0) return [];
+  await withAdmin(kafka, 'creating the topics', async (admin) => {
+    const topics = missing.map(
+      ({ name, settings }): ITopicConfig => ({
+        topic: name,
+        numPartitions: config.partitions,
+        replicationFactor: config.replicationFactor,
+        configEntries: Object.entries(settings).map(([key, value]) => ({ name: key, value })),
+      }),
+    );
+    await admin.createTopics({ topics, waitForLeaders: true });
+  });
+  return missing.map(({ name }) => name);
+}
+
+/**
+ * Checks that the topics are there, with equal partition counts, and that those which must be compacted are.
+ *
+ * @returns the partition count
+ * @throws PipelineError `TOPICS_INVALID` listing every problem
+ */
+export function checkTopics(states: readonly TopicState[], config: KafkaConfig): number {
+  const problems: string[] = [];
+  const missing = states.filter(({ partitions }) => partitions === undefined).map(({ name }) => name);
+  if (missing.length > 0) problems.push(`missing: ${missing.join(', ')} (make them: hstu-streams topics create)`);
+  const counts = new Set(states.flatMap(({ partitions }) => partitions ?? []));
+  if (counts.size > 1) {
+    const list = states.map(({ name, partitions }) => `${name} ${partitions ?? '-'}`).join(', ');
+    problems.push(
+      `partition counts differ: ${list}; a user's actions, requests, state and outputs share a partition number, so they must be equal`,
+    );
+  }
+  for (const spec of topicSpecs(config)) {
+    const found = states.find(({ name }) => name === spec.name)?.cleanupPolicy;
+    const wanted = spec.settings['cleanup.policy']!;
+    if (spec.role === 'changelog' || spec.role === 'userEmbeddings')
+      if (found !== undefined && !found.includes(wanted))
+        problems.push(`${spec.name}: cleanup.policy is ${found}, must be ${wanted} (state would be deleted with its age)`);
+  }
+  if (problems.length > 0) throw new PipelineError('TOPICS_INVALID', ['the topics are not fit:', ...problems].join('\n  '));
+  return [...counts][0]!;
+}
+
+/** Runs `use` with a connected admin client, and closes it. */
+export async function withAdmin<T>(kafka: Kafka, what: string, use: (admin: Admin) => Promise<T>): Promise<T> {
+  const admin = kafka.admin();
+  try {
+    await admin.connect();
+    return await use(admin);
+  } catch (thrown) {
+    throw kafkaError(thrown, what);
+  } finally {
+    await admin.disconnect().catch(() => undefined);
+  }
+}
