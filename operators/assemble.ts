@@ -77,7 +77,7 @@ export function assemble({ modelDigest, entityOf, now }: AssembleOptions): Opera
     lineage: lineage(action.position, sequenceDigest),
   });
 
-  return map(({ batch: { source, processed, deadLetters, erased }, updates }) => {
+  return map(({ batch: { source, processed, deadLetters, erased, state }, updates }) => {
     const computedAtMs = now();
     return {
       source,
@@ -89,6 +89,7 @@ export function assemble({ modelDigest, entityOf, now }: AssembleOptions): Opera
       scores: updates.flatMap((scored) => scored.update.publish.flatMap((point) => candidatesOf(scored, point, computedAtMs))),
       quality: updates.flatMap((scored) => scored.update.targets.map((target) => rankOf(scored, target))),
       ...(erased !== undefined && { erased }),
+      ...(state !== undefined && { state }),
     };
   });
 }

@@ -1,7 +1,7 @@
 /** Second step: actions become tokens of their users' sequences, and what has to be encoded because of them. */
 import { defer, map, type OperatorFunction } from 'rxjs';
 import type { DeadLetter, PositionedAction, SourcePosition, SourceRecord, UserAction } from '../schemas/action.ts';
-import type { DecodedBatch, ProcessedAction, SequencedBatch, UserUpdate } from '../schemas/batch.ts';
+import type { DecodedBatch, ProcessedAction, SequencedBatch, SourceBatch, UserUpdate } from '../schemas/batch.ts';
 import type { ErrorCode } from '../schemas/errors.ts';
 import { requireWindow, type WindowOptions } from './block-window.ts';
 import { deadLetter } from './dead-letter.ts';
@@ -32,8 +32,11 @@ export interface SequenceOptions {
   readonly publish?: PublishMode;
   /** An action of this kind erases its user. @default none does */
   readonly erasureAction?: string;
-  /** Holds the users' sequences; give one to look into it or to erase users. @default a new one in memory per subscription */
-  readonly store?: SequenceStore;
+  /**
+   * Holds the users' sequences, or says which store holds those of a batch (asked for every batch, before it is applied).
+   * @default a new one in memory per subscription
+   */
+  readonly store?: SequenceStore | ((source: SourceBatch) => SequenceStore);
 }
 
 /**
@@ -44,6 +47,7 @@ export interface SequenceOptions {
  * - **exact** sequences, dispositions and every rank's context are the same however the events are cut into batches
  * - **erasure** a user's history ends at an erasure, in this batch and in the store; `erased` tells those after
  * - **data faults** an action that the tokenizer refuses, or without a finite event time, is a dead letter
+ * - **state** of a store that gives its changes away, the batch carries those it made
  * - **memory** one bounded `UserSequence` a user
  *
  * @throws PipelineError `CONFIG_INVALID`, when called, for a window or `seenLimit` out of range.
@@ -58,7 +62,8 @@ export function sequence(options: SequenceOptions): OperatorFunction<DecodedBatc
   return (decoded$) =>
     defer(() => {
       const store = options.store ?? new InMemorySequenceStore();
-      return decoded$.pipe(map((batch) => sequenceBatch(batch, { ...options, publish }, store, create)));
+      const storeOf = typeof store === 'function' ? store : () => store;
+      return decoded$.pipe(map((batch) => sequenceBatch(batch, { ...options, publish }, storeOf(batch.source), create)));
     });
 }
 
@@ -109,7 +114,15 @@ function sequenceBatch(
     if (update !== null) updates.push(update);
   }
   const deadLetters = [...batch.deadLetters, ...refused.map(({ letter }) => letter)];
-  return { source: batch.source, processed, deadLetters, updates, ...(erased.size > 0 && { erased: [...erased] }) };
+  const state = store.takeChanges?.();
+  return {
+    source: batch.source,
+    processed,
+    deadLetters,
+    updates,
+    ...(erased.size > 0 && { erased: [...erased] }),
+    ...(state !== undefined && { state }),
+  };
 }
 
 const notATime = (found: number): TokenResult => ({

@@ -2,6 +2,7 @@
 import type { DeadLetter, Disposition, PositionedAction, SourceRecord } from './action.ts';
 import type { EncodedSegment, EncodeRequest, ScoreResult } from './encoding.ts';
 import type { CandidateScores, PrequentialRank, UserEmbedding } from './output.ts';
+import type { StateChange } from './state.ts';
 
 /** Consecutive records of one partition. The source fetches that partition's next batch only after `ack`. */
 export interface SourceBatch {
@@ -71,6 +72,13 @@ export interface UserUpdate {
   readonly seen: Int32Array;
 }
 
+/** What a batch changed in the state of its partition: to be written, in order, with what the batch gives to the world. */
+export interface TakenChanges {
+  readonly changes: readonly StateChange[];
+  /** Names these changes to the store they were taken from, once they are committed. */
+  readonly mark: number;
+}
+
 export interface SequencedBatch {
   readonly source: SourceBatch;
   readonly processed: readonly ProcessedAction[];
@@ -78,6 +86,8 @@ export interface SequencedBatch {
   readonly updates: readonly UserUpdate[];
   /** Users whose history up to an erasure in this batch is gone: what was published of them must go too. Absent for none. */
   readonly erased?: readonly string[];
+  /** Absent where the sequences are held in memory only. */
+  readonly state?: TakenChanges;
 }
 
 export interface EncodedUpdate {
@@ -125,4 +135,6 @@ export interface OutputBatch {
   readonly quality: readonly PrequentialRank[];
   /** Users to erase from what earlier batches published, before this batch is. Absent for none. */
   readonly erased?: readonly string[];
+  /** Absent where the sequences are held in memory only. */
+  readonly state?: TakenChanges;
 }
