@@ -1,0 +1,124 @@
+/** What an orchestrator and Prometheus ask over HTTP: does it live, may it have work, what does it measure. */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { messageOf, PipelineError } from '../../schemas/errors.ts';
+
+export interface Health {
+  /** `RUNNING` is ready; `FAILED` is dead. */
+  readonly state: string;
+  /** When this state began, ms since the epoch. */
+  readonly sinceMs: number;
+  /** Why, where there is something to say. */
+  readonly reason?: string | undefined;
+}
+
+export interface HealthServerOptions {
+  readonly host: string;
+  /** 0 takes any free port. */
+  readonly port: number;
+  readonly health: () => Health;
+  /** When the oldest batch in flight was read, ms since the epoch; undefined when none is. */
+  readonly progress?: () => number | undefined;
+  /** A batch in flight for longer than this makes the process unhealthy, ms. @default 120000 */
+  readonly stallLimitMs?: number;
+  readonly metrics: { readonly contentType: string; text(): Promise<string> };
+  /** Clock, ms since the epoch. @default Date.now */
+  readonly now?: () => number;
+}
+
+export interface HealthServer {
+  /** The port taken. */
+  readonly port: number;
+  /** Answers what is being asked, and no more: connections that are kept alive are closed. */
+  close(): Promise<void>;
+}
+
+interface Answer {
+  readonly status: number;
+  readonly type: string;
+  readonly body: string;
+}
+
+const CLOSE_WITHIN_MS = 500;
+
+/** @throws PipelineError `CONFIG_INVALID` when the address cannot be listened on: which, why, and what to set instead */
+export async function startHealthServer(options: HealthServerOptions): Promise<HealthServer> {
+  const server = createServer({ requestTimeout: 10_000, headersTimeout: 5_000 }, (request, response) => {
+    void answer(request, options).then((given) => send(request, response, given));
+  });
+  await listen(server, options);
+  return { port: (server.address() as AddressInfo).port, close: () => close(server) };
+}
+
+async function answer(request: IncomingMessage, options: HealthServerOptions): Promise<Answer> {
+  if (request.method !== 'GET' && request.method !== 'HEAD') return text(405, 'only GET and HEAD are answered here');
+  try {
+    switch (request.url?.split('?')[0]) {
+      case '/healthz':
+        return healthz(options);
+      case '/readyz':
+        return state(options.health(), options.health().state === 'RUNNING');
+      case '/metrics':
+        return { status: 200, type: options.metrics.contentType, body: await options.metrics.text() };
+      default:
+        return text(404, 'here are /healthz, /readyz and /metrics');
+    }
+  } catch (error) {
+    return text(500, messageOf(error));
+  }
+}
+
+function healthz({ health, progress, stallLimitMs = 120_000, now = Date.now }: HealthServerOptions): Answer {
+  const current = health();
+  const oldestMs = progress?.();
+  const stalledMs = oldestMs === undefined ? 0 : now() - oldestMs;
+  if (current.state !== 'FAILED' && stalledMs > stallLimitMs)
+    return state({ ...current, reason: `a batch is in flight for ${stalledMs} ms; allowed: ${stallLimitMs} ms` }, false);
+  return state(current, current.state !== 'FAILED');
+}
+
+const state = ({ state, sinceMs, reason }: Health, good: boolean): Answer => ({
+  status: good ? 200 : 503,
+  type: 'application/json; charset=utf-8',
+  body: `${JSON.stringify({ state, since: new Date(sinceMs).toISOString(), ...(reason !== undefined && { reason }) })}\n`,
+});
+
+const text = (status: number, body: string): Answer => ({ status, type: 'text/plain; charset=utf-8', body: `${body}\n` });
+
+function send(request: IncomingMessage, response: ServerResponse, { status, type, body }: Answer): void {
+  response.writeHead(status, {
+    'content-type': type,
+    'content-length': Buffer.byteLength(body),
+    'cache-control': 'no-store',
+    ...(status === 405 && { allow: 'GET, HEAD' }),
+  });
+  response.end(request.method === 'HEAD' ? undefined : body);
+}
+
+function listen(server: Server, { host, port }: HealthServerOptions): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (cause: NodeJS.ErrnoException) => reject(cannotListen(cause, host, port)));
+    server.listen({ host, port }, resolve);
+  });
+}
+
+function cannotListen(cause: NodeJS.ErrnoException, host: string, port: number): PipelineError {
+  const message =
+    cause.code === 'EADDRINUSE'
+      ? `telemetry.port: ${port} on ${host} is taken by another process; set another, or 0 for any free one (HSTU_TELEMETRY__PORT=0)`
+      : cause.code === 'EACCES'
+        ? `telemetry.port: ${port} on ${host} may not be opened by this user; set one above 1023 (HSTU_TELEMETRY__PORT=9464)`
+        : `telemetry.host: cannot listen on ${host}:${port} (${messageOf(cause)}); set an address of this machine (HSTU_TELEMETRY__HOST=0.0.0.0 for all)`;
+  return new PipelineError('CONFIG_INVALID', message, { cause });
+}
+
+function close(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => server.closeAllConnections(), CLOSE_WITHIN_MS);
+    server.close(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+    server.closeIdleConnections();
+  });
+}

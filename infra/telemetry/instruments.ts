@@ -1,0 +1,81 @@
+/** Every metric by name, in one list: unit in the name, help text, labels of bounded cardinality. `docs/howto/observe.md` explains them. */
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+
+/** A batch's step takes from tens of microseconds (decode) to seconds (a cold start's prefill). */
+const STEP_SECONDS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
+/** From a record's timestamp on: a consumer that lags is minutes behind. */
+const END_TO_END_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600];
+const BATCH_EVENTS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16_384];
+
+const PARTITION = ['topic', 'partition'] as const;
+
+export type Instruments = ReturnType<typeof instruments>;
+
+export function instruments(registry: Registry) {
+  const registers = [registry];
+  const counter = <L extends string = never>(name: string, help: string, labelNames: readonly L[] = []) =>
+    new Counter<L>({ name, help, labelNames, registers });
+  const gauge = <L extends string = never>(name: string, help: string, labelNames: readonly L[] = []) =>
+    new Gauge<L>({ name, help, labelNames, registers });
+  const histogram = <L extends string = never>(name: string, help: string, buckets: number[], labelNames: readonly L[] = []) =>
+    new Histogram<L>({ name, help, buckets, labelNames, registers });
+
+  return {
+    buildInfo: gauge('hstu_build_info', 'Always 1; what runs, in the labels.', ['version', 'model_digest', 'delivery']),
+    state: gauge('hstu_lifecycle_state', '1 for the state the stream is in, 0 for the others.', ['state']),
+
+    // What comes in, and what is held.
+    lag: gauge('hstu_consumer_lag_records', 'Records of a partition that are written and not yet committed.', PARTITION),
+    buffered: gauge('hstu_buffered_bytes', 'Bytes fetched and not yet processed.', PARTITION),
+    bufferedBound: gauge('hstu_buffered_limit_bytes', 'Bytes a partition above which fetching pauses.'),
+    inFlight: gauge('hstu_in_flight_batches', 'Batches between being read and being committed.', PARTITION),
+    inFlightBound: gauge('hstu_in_flight_limit_batches', 'Batches a partition that may be in flight.'),
+    assigned: gauge('hstu_partitions_assigned', 'Partitions that this instance processes.'),
+    rebalances: counter('hstu_rebalances_total', 'Times that the consumer group has changed assignments.'),
+
+    // The work.
+    batchEvents: histogram('hstu_batch_size_events', 'Records a batch.', BATCH_EVENTS),
+    stepSeconds: histogram('hstu_step_duration_seconds', 'From entering a step to leaving it, waiting included.', STEP_SECONDS, [
+      'step',
+    ]),
+    endToEnd: histogram('hstu_end_to_end_latency_seconds', 'From the timestamp of a record to its being published.', [
+      ...END_TO_END_SECONDS,
+    ]),
+    events: counter('hstu_events_total', 'Events by kind of action and what became of them.', ['action', 'disposition']),
+    deadLetters: counter('hstu_dead_letters_total', 'Records that could not be used.', ['code', 'step']),
+    erasures: counter('hstu_erasures_total', 'Users erased.'),
+    tokens: counter('hstu_tokens_total', 'Events that became tokens of a sequence.'),
+    rows: counter('hstu_rows_computed_total', 'Rows the encoder computed; by hstu_tokens_total it is the work an event takes.'),
+    outcomes: counter('hstu_cache_outcomes_total', 'Published embeddings by what the KV cache held for them.', ['outcome']),
+    embeddings: counter('hstu_embeddings_published_total', 'Embeddings published.'),
+    scores: counter('hstu_scores_published_total', 'Candidate lists published.'),
+
+    // The encoder, asked at every scrape.
+    kvUsed: gauge('hstu_kv_cache_used_bytes', 'KV cache in use.'),
+    kvBudget: gauge('hstu_kv_cache_budget_bytes', 'KV cache allowed, encoder.kvBudgetBytes.'),
+    kvUsers: gauge('hstu_kv_cache_users', 'Users with an entry in the KV cache.'),
+    evictions: counter('hstu_kv_cache_evictions_total', 'Users dropped from the KV cache for room.'),
+    restarts: counter('hstu_encoder_worker_restarts_total', 'Encoder threads that died and were started anew.'),
+
+    // Commits and state.
+    commits: counter('hstu_commits_total', 'Batches committed.'),
+    commitSeconds: histogram('hstu_commit_duration_seconds', 'One commit: the transaction, or the offsets.', STEP_SECONDS),
+    aborted: counter('hstu_transactions_aborted_total', 'Transactions rolled back.'),
+    committedOffset: gauge('hstu_committed_offset', 'Offset at which a restart of the partition begins.', PARTITION),
+    restoring: gauge('hstu_restoring', '1 while the state of a partition is rebuilt from the changelog, else 0.', PARTITION),
+    restored: gauge('hstu_restore_done_records', 'Changelog records read in the newest restore of a partition.', PARTITION),
+    restoreTotal: gauge(
+      'hstu_restore_total_records',
+      'Changelog records to read in the newest restore of a partition.',
+      PARTITION,
+    ),
+    storeBytes: gauge('hstu_store_bytes', 'Size of the local store on disk.'),
+    hotUsers: gauge('hstu_hot_users', 'Users whose sequences are held in memory.'),
+
+    // Exactness.
+    shadowChecks: counter('hstu_shadow_checks_total', 'Published embeddings that were encoded anew in full and compared.'),
+    shadowMismatches: counter('hstu_shadow_mismatches_total', 'Shadow checks that found a deviation above the tolerance.'),
+    shadowDropped: counter('hstu_shadow_dropped_total', 'Samples not checked: the queue was full, or the encode failed.'),
+    shadowMaxDelta: gauge('hstu_shadow_max_abs_delta', 'Largest absolute deviation any shadow check has found since the start.'),
+  };
+}

@@ -1,0 +1,189 @@
+/** What the stream measures of itself: one registry, fed by batch and by the project's own records, read at `/metrics`. */
+import { collectDefaultMetrics, Registry } from 'prom-client';
+import type { OutputBatch } from '../../schemas/batch.ts';
+import type { EncoderStats } from '../../schemas/encoding.ts';
+import { type Instruments, instruments } from './instruments.ts';
+
+const LIFECYCLE_STATES = ['STARTING', 'RESTORING', 'RUNNING', 'DRAINING', 'STOPPED', 'FAILED'] as const;
+const SCRAPE_WAIT_MS = 1_000;
+
+export interface StreamMetricsOptions {
+  readonly version: string;
+  readonly modelDigest: string;
+  /** `exactly-once`, `at-least-once`; `none` without Kafka. */
+  readonly delivery: string;
+  /** Kinds of action that may be a label; any other is counted as `other`. */
+  readonly actions: readonly string[];
+  readonly maxInFlightBatches: number;
+  readonly maxBufferedBytes: number;
+  /** Of this process too: memory, CPU, event-loop delay, garbage collection, as `hstu_process_…` and `hstu_nodejs_…`. @default true */
+  readonly processMetrics?: boolean;
+}
+
+export interface TopicPartition {
+  readonly topic: string;
+  readonly partition: number;
+}
+
+export class StreamMetrics {
+  readonly #registry = new Registry();
+  readonly #i: Instruments;
+  readonly #actions: ReadonlySet<string>;
+  readonly #scrapes: (() => Promise<void> | void)[] = [];
+  #maxDelta = 0;
+
+  constructor({ version, modelDigest, delivery, actions, ...options }: StreamMetricsOptions) {
+    this.#i = instruments(this.#registry);
+    this.#actions = new Set(actions);
+    this.#i.buildInfo.set({ version, model_digest: modelDigest, delivery }, 1);
+    this.#i.inFlightBound.set(options.maxInFlightBatches);
+    this.#i.bufferedBound.set(options.maxBufferedBytes);
+    this.state('STARTING');
+    if (options.processMetrics !== false) collectDefaultMetrics({ register: this.#registry, prefix: 'hstu_' });
+  }
+
+  get contentType(): string {
+    return this.#registry.contentType;
+  }
+
+  /** The Prometheus text. What is asked for at a scrape and does not answer within a second keeps its last value. */
+  async text(): Promise<string> {
+    let timer: NodeJS.Timeout | undefined;
+    const waited = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, SCRAPE_WAIT_MS);
+    });
+    await Promise.race([waited, Promise.allSettled(this.#scrapes.map(async (scrape) => scrape()))]);
+    clearTimeout(timer);
+    return this.#registry.metrics();
+  }
+
+  /** Calls `scrape` before every text: the place to set gauges that nobody needs between scrapes. */
+  onScrape(scrape: () => Promise<void> | void): void {
+    this.#scrapes.push(scrape);
+  }
+
+  /** Asks the encoder at every scrape. */
+  watchEncoder(encoder: { stats(): Promise<EncoderStats> }): void {
+    this.onScrape(async () => {
+      const { kvBytesUsed, kvBytesBudget, users, evictions, restarts } = await encoder.stats();
+      this.#i.kvUsed.set(kvBytesUsed);
+      this.#i.kvBudget.set(kvBytesBudget);
+      this.#i.kvUsers.set(users);
+      // A restarted worker counts from nothing; Prometheus takes that for what it is, the reset of a counter.
+      this.#i.evictions.reset();
+      this.#i.evictions.inc(evictions);
+      this.#i.restarts.reset();
+      this.#i.restarts.inc(restarts);
+    });
+  }
+
+  state(state: (typeof LIFECYCLE_STATES)[number]): void {
+    for (const each of LIFECYCLE_STATES) this.#i.state.set({ state: each }, each === state ? 1 : 0);
+  }
+
+  /** One batch, or one micro-batch, through one step; seconds. */
+  step(step: string, seconds: number): void {
+    this.#i.stepSeconds.observe({ step }, seconds);
+  }
+
+  /** What a published batch held and gave. @param publishedAtMs ms since the epoch */
+  observeOutput(batch: OutputBatch, publishedAtMs: number): void {
+    this.#i.batchEvents.observe(batch.source.records.length);
+    for (const { timestampMs } of batch.source.records)
+      if (timestampMs !== undefined) this.#i.endToEnd.observe(Math.max(0, publishedAtMs - timestampMs) / 1000);
+    this.#countEvents(batch);
+    for (const [key, letters] of tally(batch.deadLetters, ({ code, step }) => `${code} ${step}`)) {
+      const [code, step] = key.split(' ') as [string, string];
+      this.#i.deadLetters.inc({ code, step }, letters);
+    }
+    this.#i.erasures.inc(batch.erased?.length ?? 0);
+    this.#i.rows.inc(batch.embeddings.reduce((sum, { rowsComputed }) => sum + rowsComputed, 0));
+    for (const [outcome, embeddings] of tally(batch.embeddings, (embedding) => embedding.outcome))
+      this.#i.outcomes.inc({ outcome }, embeddings);
+    this.#i.embeddings.inc(batch.embeddings.length);
+    this.#i.scores.inc(batch.scores.length);
+  }
+
+  #countEvents({ processed }: OutputBatch): void {
+    let tokens = 0;
+    const kinds = tally(processed, ({ action, disposition }) => {
+      if (disposition === 'appended' || disposition === 'inserted') tokens += 1;
+      return `${disposition} ${this.#actions.has(action.action) ? action.action : 'other'}`;
+    });
+    for (const [key, events] of kinds) {
+      const space = key.indexOf(' ');
+      this.#i.events.inc({ disposition: key.slice(0, space), action: key.slice(space + 1) }, events);
+    }
+    this.#i.tokens.inc(tokens);
+  }
+
+  lag({ topic, partition }: TopicPartition, records: number): void {
+    this.#i.lag.set({ topic, partition }, records);
+  }
+
+  buffered({ topic, partition }: TopicPartition, bytes: number): void {
+    this.#i.buffered.set({ topic, partition }, bytes);
+  }
+
+  inFlight({ topic, partition }: TopicPartition, batches: number): void {
+    this.#i.inFlight.set({ topic, partition }, batches);
+  }
+
+  /** One commit of one partition. @param nextOffset what a restart begins at */
+  committed({ topic, partition }: TopicPartition, nextOffset: number, seconds: number): void {
+    this.#i.commits.inc();
+    this.#i.commitSeconds.observe(seconds);
+    this.#i.committedOffset.set({ topic, partition }, nextOffset);
+  }
+
+  transactionAborted(): void {
+    this.#i.aborted.inc();
+  }
+
+  /** After a rebalance: all partitions that are ours now. */
+  rebalanced(partitions: number): void {
+    this.#i.rebalances.inc();
+    this.#i.assigned.set(partitions);
+  }
+
+  /** A partition that is another instance's now: its series end here, lest two instances report it. */
+  revoked({ topic, partition }: TopicPartition): void {
+    const { lag, buffered, inFlight, committedOffset, restoring, restored, restoreTotal } = this.#i;
+    for (const gauge of [lag, buffered, inFlight, committedOffset, restoring, restored, restoreTotal])
+      gauge.remove({ topic, partition });
+  }
+
+  /** Of the partition whose changelog is read, in changelog records; it is restoring until `done` reaches `total`. */
+  restore({ topic, partition }: TopicPartition, done: number, total: number): void {
+    this.#i.restored.set({ topic, partition }, done);
+    this.#i.restoreTotal.set({ topic, partition }, total);
+    this.#i.restoring.set({ topic, partition }, done < total ? 1 : 0);
+  }
+
+  store({ bytes, hotUsers }: { readonly bytes: number; readonly hotUsers: number }): void {
+    this.#i.storeBytes.set(bytes);
+    this.#i.hotUsers.set(hotUsers);
+  }
+
+  /** @param maxDelta largest absolute deviation of one embedding; NaN counts as a mismatch and as infinite */
+  shadowChecked(maxDelta: number, mismatch: boolean): void {
+    this.#i.shadowChecks.inc();
+    if (mismatch) this.#i.shadowMismatches.inc();
+    this.#maxDelta = Math.max(this.#maxDelta, Number.isNaN(maxDelta) ? Number.POSITIVE_INFINITY : maxDelta);
+    this.#i.shadowMaxDelta.set(this.#maxDelta);
+  }
+
+  shadowDropped(samples = 1): void {
+    this.#i.shadowDropped.inc(samples);
+  }
+}
+
+/** How many items have each key: one update of a counter a batch, not an event. */
+function tally<T>(items: readonly T[], keyOf: (item: T) => string): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const item of items) {
+    const key = keyOf(item);
+    counts.set(key, (counts.get(key) ?? 0) + 1);
+  }
+  return counts;
+}

@@ -1,0 +1,119 @@
+import { Agent, get } from 'node:http';
+import { type AddressInfo, createServer } from 'node:net';
+import { afterEach, describe, expect, it } from 'vitest';
+import {
+  type Health,
+  type HealthServer,
+  type HealthServerOptions,
+  startHealthServer,
+} from '../../infra/telemetry/health-server.ts';
+
+const open: HealthServer[] = [];
+afterEach(async () => {
+  for (const server of open.splice(0)) await server.close();
+});
+
+async function start(options: Partial<HealthServerOptions> = {}) {
+  const server = await startHealthServer({
+    host: '127.0.0.1',
+    port: 0,
+    health: () => ({ state: 'RUNNING', sinceMs: 0 }),
+    metrics: { contentType: 'text/plain; version=0.0.4; charset=utf-8', text: async () => 'hstu_up 1\n' },
+    ...options,
+  });
+  open.push(server);
+  return { server, ask: (path: string, init: RequestInit = {}) => fetch(`http://127.0.0.1:${server.port}${path}`, init) };
+}
+
+describe('the health server', () => {
+  it.each([
+    ['STARTING', 200, 503],
+    ['RESTORING', 200, 503],
+    ['RUNNING', 200, 200],
+    ['DRAINING', 200, 503],
+    ['STOPPED', 200, 503],
+    ['FAILED', 503, 503],
+  ])('of a stream that is %s answers %i and %i', async (state, alive, ready) => {
+    const health: Health = { state, sinceMs: Date.UTC(2026, 0, 1), ...(state === 'FAILED' && { reason: 'disk full' }) };
+    const { ask } = await start({ health: () => health });
+    const [healthz, readyz] = await Promise.all([ask('/healthz'), ask('/readyz')]);
+    expect([healthz.status, readyz.status]).toEqual([alive, ready]);
+    expect(healthz.headers.get('content-type')).toContain('application/json');
+    const body = { state, since: '2026-01-01T00:00:00.000Z', ...(state === 'FAILED' && { reason: 'disk full' }) };
+    expect(await healthz.json()).toEqual(body);
+    expect(await readyz.json()).toEqual(body);
+  });
+
+  it('is unhealthy while a batch is stuck, and healthy when none is or it is young', async () => {
+    let oldest: number | undefined = 1_000;
+    const { ask } = await start({ progress: () => oldest, stallLimitMs: 500, now: () => 1_501 });
+    const stuck = await ask('/healthz');
+    expect(stuck.status).toBe(503);
+    expect(await stuck.json()).toMatchObject({ state: 'RUNNING', reason: 'a batch is in flight for 501 ms; allowed: 500 ms' });
+    expect((await ask('/readyz')).status).toBe(200);
+    oldest = 1_001;
+    expect((await ask('/healthz')).status).toBe(200);
+    oldest = undefined;
+    expect((await ask('/healthz')).status).toBe(200);
+  });
+
+  it('serves metrics, with the content type of the format; a failure is a 500', async () => {
+    const { ask } = await start();
+    const response = await ask('/metrics?x=1');
+    expect(response.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8');
+    expect(await response.text()).toBe('hstu_up 1\n');
+    const failing = await start({ metrics: { contentType: 'x', text: () => Promise.reject(new Error('no')) } });
+    expect((await failing.ask('/metrics')).status).toBe(500);
+  });
+
+  it('answers HEAD without a body, other paths with 404, other methods with 405', async () => {
+    const { ask } = await start();
+    const head = await ask('/metrics', { method: 'HEAD' });
+    expect(head.status).toBe(200);
+    expect(head.headers.get('content-length')).toBe('10');
+    expect(await head.text()).toBe('');
+    expect((await ask('/')).status).toBe(404);
+    expect((await ask('/healthz/x')).status).toBe(404);
+    const post = await ask('/healthz', { method: 'POST', body: 'x' });
+    expect([post.status, post.headers.get('allow')]).toEqual([405, 'GET, HEAD']);
+  });
+
+  it('says which port is taken and how to take another', async () => {
+    const taken = createServer();
+    await new Promise<void>((resolve) => taken.listen(0, '127.0.0.1', resolve));
+    const { port } = taken.address() as AddressInfo;
+    await expect(start({ port })).rejects.toMatchObject({
+      code: 'CONFIG_INVALID',
+      message: expect.stringMatching(
+        new RegExp(`^telemetry\\.port: ${port} on 127\\.0\\.0\\.1 is taken.*HSTU_TELEMETRY__PORT=0`),
+      ),
+    });
+    await new Promise((resolve) => taken.close(resolve));
+    await expect(start({ host: '192.0.2.1' })).rejects.toMatchObject({
+      code: 'CONFIG_INVALID',
+      message: expect.stringContaining('telemetry.host'),
+    });
+  });
+
+  it('closes at once though a connection is kept alive, and frees the port', async () => {
+    const { server } = await start();
+    const agent = new Agent({ keepAlive: true });
+    await new Promise((resolve) => get({ port: server.port, path: '/healthz', agent }, (r) => r.resume().on('end', resolve)));
+    const began = performance.now();
+    await open.pop()!.close();
+    expect(performance.now() - began).toBeLessThan(400);
+    agent.destroy();
+    await start({ port: server.port });
+  });
+
+  it('does not wait for an answer that never comes', async () => {
+    const { server, ask } = await start({ metrics: { contentType: 'x', text: () => new Promise(() => {}) } });
+    const hanging = ask('/metrics').catch((error: unknown) => error);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    open.pop();
+    const began = performance.now();
+    await server.close();
+    expect(performance.now() - began).toBeLessThan(1_500);
+    expect(await hanging).toBeInstanceOf(Error);
+  });
+});

@@ -1,0 +1,233 @@
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { StreamMetrics } from '../../infra/telemetry/metrics.ts';
+import type { Disposition } from '../../schemas/action.ts';
+import type { OutputBatch } from '../../schemas/batch.ts';
+import type { CacheOutcome, EncoderStats } from '../../schemas/encoding.ts';
+import type { LifecycleState } from '../../streams/lifecycle.ts';
+
+const create = (processMetrics = false) =>
+  new StreamMetrics({
+    version: '1.2.3',
+    modelDigest: 'abc',
+    delivery: 'exactly-once',
+    actions: ['rating'],
+    maxInFlightBatches: 2,
+    maxBufferedBytes: 4096,
+    processMetrics,
+  });
+
+/** Series to value; throws where a line is not of the Prometheus text format. */
+function parse(text: string): ReadonlyMap<string, number> {
+  const series = new Map<string, number>();
+  for (const line of text.split('\n').filter((each) => each !== '' && !each.startsWith('#'))) {
+    const match = /^([a-zA-Z_:][\w:]*(?:\{(?:[a-zA-Z_]\w*="(?:[^"\\\n]|\\.)*",?)*\})?) (\S+)$/.exec(line);
+    if (match === null) throw new Error(`not a sample: ${line}`);
+    if (series.has(match[1]!)) throw new Error(`twice: ${line}`);
+    series.set(match[1]!, match[2] === '+Inf' ? Number.POSITIVE_INFINITY : Number(match[2]));
+  }
+  return series;
+}
+const read = async (metrics: StreamMetrics) => parse(await metrics.text());
+
+const position = { topic: 'user-actions', partition: 3, offset: 10 };
+const lineage = { ...position, sequenceDigest: 's', modelDigest: 'abc' };
+const processed = (action: string, disposition: Disposition) => ({
+  action: { eventId: 'e', userId: 'u', action, entity: 'x', eventTimeMs: 0, position },
+  disposition,
+});
+const embedding = (rowsComputed: number, outcome: CacheOutcome) => ({
+  userId: 'u',
+  version: 1,
+  embedding: new Float32Array(2),
+  sequenceLength: 1,
+  lastEventTimeMs: 0,
+  queryTimeMs: 0,
+  lineage,
+  computedAtMs: 0,
+  latencyMs: 0,
+  rowsComputed,
+  outcome,
+});
+const output: OutputBatch = {
+  source: {
+    topic: 'user-actions',
+    partition: 3,
+    records: [
+      { position, value: null, timestampMs: 1_000_000 - 200 },
+      { position, value: null, timestampMs: 1_000_000 - 7_000 },
+      { position, value: null, timestampMs: 1_000_000 + 50 },
+      { position, value: null },
+    ],
+    nextOffset: 14,
+    readAtMs: 0,
+    ack: () => {},
+  },
+  processed: [
+    processed('rating', 'appended'),
+    processed('rating', 'inserted'),
+    processed('rating', 'late'),
+    processed('x y', 'kept'),
+  ],
+  deadLetters: [
+    { position, code: 'FIELD_MISSING', step: 'decode', message: '', original: null },
+    { position, code: 'FIELD_MISSING', step: 'decode', message: '', original: null },
+    { position, code: 'ENTITY_UNKNOWN', step: 'sequence', message: '', original: null },
+  ],
+  embeddings: [embedding(2, 'hit'), embedding(40, 'cold'), embedding(2, 'hit')],
+  scores: [{ userId: 'u', version: 1, candidates: [], lineage, computedAtMs: 0 }],
+  quality: [],
+  erased: ['v', 'w'],
+};
+
+afterEach(() => void vi.useRealTimers());
+
+describe('metrics', () => {
+  it('count what published batches held and gave', async () => {
+    const metrics = create();
+    metrics.observeOutput(output, 1_000_000);
+    metrics.observeOutput({ ...output, erased: [] }, 1_000_000);
+    const series = await read(metrics);
+    const expected = {
+      hstu_batch_size_events_count: 2,
+      'hstu_batch_size_events_bucket{le="2"}': 0,
+      'hstu_batch_size_events_bucket{le="4"}': 2,
+      hstu_end_to_end_latency_seconds_count: 6,
+      hstu_end_to_end_latency_seconds_sum: 14.4,
+      'hstu_end_to_end_latency_seconds_bucket{le="0.25"}': 4,
+      'hstu_end_to_end_latency_seconds_bucket{le="10"}': 6,
+      'hstu_events_total{disposition="appended",action="rating"}': 2,
+      'hstu_events_total{disposition="late",action="rating"}': 2,
+      'hstu_events_total{disposition="kept",action="other"}': 2,
+      'hstu_dead_letters_total{code="FIELD_MISSING",step="decode"}': 4,
+      'hstu_dead_letters_total{code="ENTITY_UNKNOWN",step="sequence"}': 2,
+      hstu_erasures_total: 2,
+      hstu_tokens_total: 4,
+      hstu_rows_computed_total: 88,
+      'hstu_cache_outcomes_total{outcome="hit"}': 4,
+      'hstu_cache_outcomes_total{outcome="cold"}': 2,
+      hstu_embeddings_published_total: 6,
+      hstu_scores_published_total: 2,
+    };
+    for (const [key, value] of Object.entries(expected)) expect([key, series.get(key)]).toEqual([key, expect.closeTo(value)]);
+  });
+
+  it('tell lag, buffers, flight, commits and restores by partition, and end with the partition', async () => {
+    const metrics = create();
+    for (const partition of [0, 1]) {
+      const at = { topic: 't', partition };
+      metrics.lag(at, 10 + partition);
+      metrics.buffered(at, 100);
+      metrics.inFlight(at, 1);
+      metrics.committed(at, 7, 0.02);
+      metrics.restore(at, 5, 5 + partition);
+    }
+    metrics.rebalanced(2);
+    metrics.transactionAborted();
+    metrics.store({ bytes: 4096, hotUsers: 12 });
+    const before = await read(metrics);
+    expect(before.get('hstu_consumer_lag_records{topic="t",partition="1"}')).toBe(11);
+    expect(before.get('hstu_buffered_bytes{topic="t",partition="0"}')).toBe(100);
+    expect(before.get('hstu_in_flight_batches{topic="t",partition="0"}')).toBe(1);
+    expect(before.get('hstu_committed_offset{topic="t",partition="0"}')).toBe(7);
+    expect(before.get('hstu_commits_total')).toBe(2);
+    expect(before.get('hstu_commit_duration_seconds_sum')).toBeCloseTo(0.04);
+    expect(before.get('hstu_restoring{topic="t",partition="0"}')).toBe(0);
+    expect(before.get('hstu_restoring{topic="t",partition="1"}')).toBe(1);
+    expect(before.get('hstu_restore_done_records{topic="t",partition="1"}')).toBe(5);
+    expect(before.get('hstu_restore_total_records{topic="t",partition="1"}')).toBe(6);
+    expect(before.get('hstu_partitions_assigned')).toBe(2);
+    expect(before.get('hstu_rebalances_total')).toBe(1);
+    expect(before.get('hstu_transactions_aborted_total')).toBe(1);
+    expect(before.get('hstu_store_bytes')).toBe(4096);
+    expect(before.get('hstu_hot_users')).toBe(12);
+    expect(before.get('hstu_in_flight_limit_batches')).toBe(2);
+    expect(before.get('hstu_buffered_limit_bytes')).toBe(4096);
+    metrics.revoked({ topic: 't', partition: 1 });
+    const after = [...(await read(metrics)).keys()];
+    expect(after.filter((key) => key.includes('partition="1"'))).toEqual([]);
+    expect(after.filter((key) => key.includes('partition="0"'))).toHaveLength(7);
+  });
+
+  it('are in exactly one state, of those the lifecycle has', async () => {
+    const metrics = create();
+    const states = ['RESTORING', 'RUNNING', 'DRAINING', 'STOPPED', 'FAILED', 'STARTING'] satisfies LifecycleState[];
+    for (const state of states) {
+      metrics.state(state);
+      const on = [...(await read(metrics))].filter(([key, value]) => key.startsWith('hstu_lifecycle_state') && value === 1);
+      expect(on.map(([key]) => key)).toEqual([`hstu_lifecycle_state{state="${state}"}`]);
+    }
+    expect((await read(metrics)).get('hstu_build_info{version="1.2.3",model_digest="abc",delivery="exactly-once"}')).toBe(1);
+  });
+
+  it('time steps by id', async () => {
+    const metrics = create();
+    metrics.step('encode', 0.004);
+    metrics.step('encode', 0.4);
+    const series = await read(metrics);
+    expect(series.get('hstu_step_duration_seconds_count{step="encode"}')).toBe(2);
+    expect(series.get('hstu_step_duration_seconds_bucket{le="0.005",step="encode"}')).toBe(1);
+  });
+
+  it('ask the encoder at a scrape, survive one that fails, and do not wait for one that hangs', async () => {
+    const stats: EncoderStats = {
+      workers: 1,
+      segments: 5,
+      rowsComputed: 9,
+      outcomes: { hit: 1, cold: 2, window: 0, diverged: 0, uncached: 0 },
+      evictions: 4,
+      restarts: 1,
+      users: 3,
+      kvBytesUsed: 1000,
+      kvBytesBudget: 2000,
+    };
+    const metrics = create();
+    let answer: () => Promise<EncoderStats> = async () => stats;
+    metrics.watchEncoder({ stats: () => answer() });
+    await metrics.text();
+    const series = await read(metrics);
+    expect(series.get('hstu_kv_cache_used_bytes')).toBe(1000);
+    expect(series.get('hstu_kv_cache_budget_bytes')).toBe(2000);
+    expect(series.get('hstu_kv_cache_users')).toBe(3);
+    expect(series.get('hstu_kv_cache_evictions_total')).toBe(4);
+    expect(series.get('hstu_encoder_worker_restarts_total')).toBe(1);
+    answer = () => Promise.reject(new Error('closed'));
+    expect((await read(metrics)).get('hstu_kv_cache_users')).toBe(3);
+    vi.useFakeTimers();
+    answer = () => new Promise(() => {});
+    const pending = metrics.text();
+    await vi.advanceTimersByTimeAsync(1000);
+    expect(parse(await pending).get('hstu_kv_cache_users')).toBe(3);
+  });
+
+  it('remember the worst shadow check', async () => {
+    const metrics = create();
+    metrics.shadowChecked(1e-6, false);
+    metrics.shadowChecked(3e-6, false);
+    metrics.shadowChecked(2e-6, false);
+    metrics.shadowDropped(2);
+    expect((await read(metrics)).get('hstu_shadow_max_abs_delta')).toBe(3e-6);
+    metrics.shadowChecked(Number.NaN, true);
+    const series = await read(metrics);
+    expect(series.get('hstu_shadow_checks_total')).toBe(4);
+    expect(series.get('hstu_shadow_mismatches_total')).toBe(1);
+    expect(series.get('hstu_shadow_dropped_total')).toBe(2);
+    expect(series.get('hstu_shadow_max_abs_delta')).toBe(Number.POSITIVE_INFINITY);
+  });
+
+  it('have a help text each, a name of ours, and share nothing between two streams', async () => {
+    const metrics = create(true);
+    const other = create();
+    other.observeOutput(output, 1_000_000);
+    const text = await metrics.text();
+    const types = text.split('\n').filter((line) => line.startsWith('# TYPE'));
+    for (const line of types) {
+      const name = line.split(' ')[2]!;
+      expect(name).toMatch(/^hstu_[a-z0-9_]+$/);
+      expect(text).toMatch(new RegExp(`^# HELP ${name} .{5,}`, 'm'));
+      if (line.endsWith(' counter') && !name.startsWith('hstu_process')) expect(name).toMatch(/_total$/);
+    }
+    expect(text).toContain('hstu_process_resident_memory_bytes');
+    expect(parse(text).get('hstu_embeddings_published_total')).toBe(0);
+    expect(metrics.contentType).toBe('text/plain; version=0.0.4; charset=utf-8');
+  });
+});
