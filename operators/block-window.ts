@@ -1,4 +1,6 @@
 /** A bounded, time-ordered run of a user's events that forgets its oldest in whole blocks. Plain data, no RxJS. */
+import { DIGEST_PAGE } from '../schemas/sequence-digest.ts';
+import { PageMarks } from './page-marks.ts';
 import { requireInteger } from './require-option.ts';
 
 export interface WindowOptions {
@@ -21,6 +23,20 @@ export function requireWindow({ maxLength, blockLength }: WindowOptions): Window
   return { maxLength, blockLength };
 }
 
+/** All that a window is made of, to be written down and read back. */
+export interface WindowContents {
+  readonly accepted: number;
+  readonly start: number;
+  /** Time of the newest event dropped; `-Infinity` if none was. */
+  readonly droppedTimeMs: number;
+  /** Oldest first. */
+  readonly droppedIds: Iterable<string>;
+  /** `(accepted - start,)`, as are the next two. */
+  readonly entities: Int32Array;
+  readonly timesMs: Float64Array;
+  readonly eventIds: readonly string[];
+}
+
 /** Rough cost of one event id beside its characters: string header, array slot, set entry, bytes. */
 const ID_BYTES = 72;
 const INITIAL_CAPACITY = 8;
@@ -31,7 +47,9 @@ const INITIAL_CAPACITY = 8;
  * - **time** append O(1) amortised, late insert O(n), dedup O(1)
  * - **memory** at most `maxLength + 1` events, and the ids of at most `2 * maxLength` dropped ones
  */
-export class BlockWindow {
+export class BlockWindow implements WindowContents {
+  /** Of the pages of `DIGEST_PAGE` events, by how many were accepted before. */
+  readonly marks = new PageMarks(DIGEST_PAGE);
   readonly #options: WindowOptions;
   #entities = new Int32Array(INITIAL_CAPACITY);
   #timesMs = new Float64Array(INITIAL_CAPACITY);
@@ -46,6 +64,29 @@ export class BlockWindow {
 
   constructor(options: WindowOptions) {
     this.#options = requireWindow(options);
+  }
+
+  /** A window with the contents of another, all of it as it was last written. */
+  static restored(options: WindowOptions, contents: WindowContents): BlockWindow {
+    const window = new BlockWindow(options);
+    const { accepted, start, droppedTimeMs, droppedIds, entities, timesMs, eventIds } = contents;
+    window.#reserve(accepted - start);
+    window.#entities.set(entities);
+    window.#timesMs.set(timesMs);
+    window.#eventIds = [...eventIds];
+    for (const id of eventIds) {
+      window.#ids.add(id);
+      window.#idChars += id.length;
+    }
+    for (const id of droppedIds) {
+      window.#droppedIds.add(id);
+      window.#idChars += id.length;
+    }
+    window.#accepted = accepted;
+    window.#start = start;
+    window.#droppedTimeMs = droppedTimeMs;
+    window.marks.settle(start, accepted);
+    return window;
   }
 
   get length(): number {
@@ -79,6 +120,14 @@ export class BlockWindow {
 
   get eventIds(): readonly string[] {
     return this.#eventIds;
+  }
+
+  get droppedTimeMs(): number {
+    return this.#droppedTimeMs;
+  }
+
+  get droppedIds(): Iterable<string> {
+    return this.#droppedIds;
   }
 
   /** Estimate of what this window holds in memory. */
@@ -123,6 +172,7 @@ export class BlockWindow {
     this.#ids.add(eventId);
     this.#idChars += eventId.length;
     this.#accepted++;
+    this.marks.touch(this.#start + index);
     const surplus = windowStartOf(this.#accepted, this.#options) - this.#start;
     if (surplus > 0) this.#drop(surplus);
   }

@@ -1,7 +1,15 @@
 /** The entities a user has acted on, for the seen filter: distinct, in order of arrival, bounded. Plain data, no RxJS. */
 import { windowStartOf } from './block-window.ts';
+import { PageMarks } from './page-marks.ts';
+
+/** Entries of a page, as the list is written down. */
+export const SEEN_PAGE = 64;
 
 const INITIAL_CAPACITY = 8;
+
+/** How many of `end` numbers ever added are forgotten. */
+export const seenStartOf = (end: number, limit: number): number =>
+  windowStartOf(end, { maxLength: limit, blockLength: Math.max(1, Math.floor(limit / 4)) });
 
 /**
  * A list of distinct numbers with O(1) membership, in typed arrays (a `Set` costs five times the memory).
@@ -10,8 +18,8 @@ const INITIAL_CAPACITY = 8;
  * forgetting costs O(1) amortised. A forgotten number that comes again is new again.
  */
 export class SeenList {
+  readonly marks = new PageMarks(SEEN_PAGE);
   readonly #limit: number;
-  readonly #block: number;
   #values = new Int32Array(INITIAL_CAPACITY);
   /** Open addressing, at most half full: 1 + index into `#values`, or 0. */
   #slots = new Int32Array(2 * INITIAL_CAPACITY);
@@ -20,7 +28,18 @@ export class SeenList {
 
   constructor(limit: number) {
     this.#limit = limit;
-    this.#block = Math.max(1, Math.floor(limit / 4));
+  }
+
+  /** A list that holds `values` after `start` others, all of it as it was last written. */
+  static restored(limit: number, start: number, values: Int32Array): SeenList {
+    const list = new SeenList(limit);
+    list.#start = start;
+    list.#end = start + values.length;
+    let capacity = INITIAL_CAPACITY;
+    while (capacity < values.length) capacity *= 2;
+    list.#rebuild(values, capacity);
+    list.marks.settle(list.#start, list.#end);
+    return list;
   }
 
   /** Numbers ever forgotten. */
@@ -53,16 +72,17 @@ export class SeenList {
     }
     this.#values[length] = value;
     this.#slots[slot] = length + 1;
+    this.marks.touch(this.#end);
     this.#end++;
-    const surplus = windowStartOf(this.#end, { maxLength: this.#limit, blockLength: this.#block }) - this.#start;
+    const surplus = seenStartOf(this.#end, this.#limit) - this.#start;
     if (surplus === 0) return;
     this.#start += surplus;
     this.#rebuild(this.#values.subarray(surplus, length + 1), this.#values.length);
   }
 
-  /** A copy, oldest first: `(end - start,)`. */
-  toArray(): Int32Array {
-    return this.#values.slice(0, this.#end - this.#start);
+  /** Oldest first: `(end - start,)`, a view: valid until the next change. */
+  get values(): Int32Array {
+    return this.#values.subarray(0, this.#end - this.#start);
   }
 
   #rebuild(held: Int32Array, capacity: number): void {

@@ -14,8 +14,15 @@ export interface UserSequenceOptions {
 /** The tokens of a window as a segment carries them. */
 export type WindowSnapshot = Pick<EncodeSegment, 'windowStart' | 'entities' | 'timesS' | 'pageDigests'>;
 
+/** What a sequence is made of; all else follows from it. */
+export interface SequenceParts {
+  readonly tokens: BlockWindow;
+  readonly kept: BlockWindow;
+  readonly seen: SeenList;
+}
+
 /** Rough cost of the objects themselves, bytes. */
-const OBJECT_BYTES = 400;
+const OBJECT_BYTES = 600;
 
 export const toSeconds = (timeMs: number): number => Math.floor(timeMs / 1000);
 
@@ -35,10 +42,30 @@ export class UserSequence {
   /** Interleaved high, low after every full page. */
   #pages: Uint32Array<ArrayBuffer> = new Uint32Array(0);
 
-  constructor({ window, seenLimit }: UserSequenceOptions) {
-    this.#tokens = new BlockWindow(window);
-    this.#kept = new BlockWindow(window);
-    this.#seen = new SeenList(requireInteger('seenLimit', seenLimit, 1));
+  /** @param parts those of a sequence that was written down; empty ones otherwise */
+  constructor({ window, seenLimit }: UserSequenceOptions, parts?: SequenceParts) {
+    requireInteger('seenLimit', seenLimit, 1);
+    this.#tokens = parts?.tokens ?? new BlockWindow(window);
+    this.#kept = parts?.kept ?? new BlockWindow(window);
+    this.#seen = parts?.seen ?? new SeenList(seenLimit);
+    if (parts !== undefined) this.#redigest(0, EMPTY_DIGEST);
+  }
+
+  /** Not copies: for those who write them down. */
+  get parts(): SequenceParts {
+    return { tokens: this.#tokens, kept: this.#kept, seen: this.#seen };
+  }
+
+  /** Whether there is nothing to write down of this user. */
+  get isEmpty(): boolean {
+    return this.#tokens.accepted === 0 && this.#kept.accepted === 0;
+  }
+
+  /** Takes over the records of a sequence that this one replaces: they are to be written over, or removed. */
+  replace(other: UserSequence): void {
+    this.#tokens.marks.inherit(other.#tokens.marks.stored);
+    this.#kept.marks.inherit(other.#kept.marks.stored);
+    this.#seen.marks.inherit(other.#seen.marks.stored);
   }
 
   /** Tokens in the window. */
@@ -63,6 +90,10 @@ export class UserSequence {
   /** Event time of the newest token by time; `-Infinity` while there is none. */
   get newestTimeMs(): number {
     return this.#tokens.timesMs.at(-1) ?? Number.NEGATIVE_INFINITY;
+  }
+
+  get digestState(): DigestState {
+    return this.#digest;
   }
 
   /** Digest over the window's tokens, 16 hexadecimal digits. */
@@ -101,7 +132,7 @@ export class UserSequence {
 
   /** Entities remembered, in order of arrival; a copy. */
   seen(): Int32Array {
-    return this.#seen.toArray();
+    return this.#seen.values.slice();
   }
 
   /** What `add` would do with this event. */
