@@ -1,5 +1,5 @@
 /** What flows, in one sentence: the same for live, replay and tests. */
-import { type OperatorFunction, pipe } from 'rxjs';
+import { type OperatorFunction, pipe, tap } from 'rxjs';
 import {
   assemble,
   type Committer,
@@ -13,15 +13,16 @@ import {
   type Publisher,
   publish,
   type Scorer,
-  type SequenceStore,
+  type SequenceOptions,
   score,
   sequence,
   spread,
   type Tokenizer,
 } from '../operators/index.ts';
-import type { OutputBatch, SequencedBatch, SourceBatch } from '../schemas/batch.ts';
+import type { OutputBatch, ScoredBatch, SequencedBatch, SourceBatch, UpdateUnit } from '../schemas/batch.ts';
 import type { BundleConfig } from '../schemas/bundle-config.ts';
 import type { Config } from '../schemas/config.ts';
+import { type PipelineObserver, stepTimer } from './instrument.ts';
 
 /** The model, as the steps need it. */
 export interface PipelineModel {
@@ -37,12 +38,15 @@ export interface PipelineParts {
   readonly settings: PipelineSettings;
   readonly model: PipelineModel;
   readonly decoder: Decoder;
-  readonly store: SequenceStore;
+  /** One for all, or each partition's own. */
+  readonly store: NonNullable<SequenceOptions['store']>;
   readonly encoder: Encoder & Scorer;
   readonly publisher: Publisher;
   readonly committer: Committer;
   /** Clock, ms since the epoch. */
   readonly now: () => number;
+  /** Is told how long each step takes. @default none, at no cost */
+  readonly observer?: PipelineObserver;
 }
 
 /** Records to sequences: also how a restart rebuilds the state of what was committed, without encoding. */
@@ -51,31 +55,32 @@ export const toSequences = ({
   model,
   settings,
   store,
-}: Omit<PipelineParts, 'encoder' | 'publisher' | 'committer' | 'now'>): OperatorFunction<SourceBatch, SequencedBatch> =>
-  pipe(
-    decode({ decoder }),
-    sequence({
-      tokenizer: model.tokenizer,
-      window: model.window,
-      ...settings.sequence,
-      publish: settings.publish,
-      store,
-    }),
+  observer,
+}: Omit<PipelineParts, 'encoder' | 'publisher' | 'committer' | 'now'>): OperatorFunction<SourceBatch, SequencedBatch> => {
+  const timed = stepTimer(observer);
+  const { tokenizer, window } = model;
+  return pipe(
+    timed('decode', 'batch', decode({ decoder })),
+    timed('sequence', 'batch', sequence({ tokenizer, window, ...settings.sequence, publish: settings.publish, store })),
   );
+};
 
 /** Batches in, the same batches out when all they give is published and their position is committed. */
 export function pipeline(parts: PipelineParts): OperatorFunction<SourceBatch, OutputBatch> {
-  const { settings, model, encoder, publisher, committer, now } = parts;
+  const { settings, model, encoder, publisher, committer, now, observer } = parts;
   const { maxBatchUsers, maxDelayMs, maxInFlight } = settings.encoder;
+  const entityOf = (row: number) => model.tokenizer.entityOf(row);
+  const timed = stepTimer(observer);
+  const gathered = tap<ScoredBatch>((batch) => observer?.gathered?.(batch));
   return pipe(
     toSequences(parts),
     spread(),
-    microBatch({ maxRows: maxBatchUsers, maxDelayMs }),
-    encode({ encoder, maxInFlight }),
-    score({ scorer: encoder, ...settings.scores, maxInFlight }),
-    gather(),
-    assemble({ modelDigest: model.digest, entityOf: (row) => model.tokenizer.entityOf(row), now }),
-    publish({ publisher, maxInFlight: 64 }),
-    orderedCommit({ committer }),
+    timed('microBatch', 'user', microBatch<UpdateUnit>({ maxRows: maxBatchUsers, maxDelayMs })),
+    timed('encode', 'user', encode({ encoder, maxInFlight })),
+    timed('score', 'user', score({ scorer: encoder, ...settings.scores, maxInFlight })),
+    timed('gather', 'batch', pipe(gather(), gathered)),
+    timed('assemble', 'batch', assemble({ modelDigest: model.digest, entityOf, now })),
+    timed('publish', 'batch', publish({ publisher, maxInFlight: 64 })),
+    timed('commit', 'batch', orderedCommit({ committer })),
   );
 }
