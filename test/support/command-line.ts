@@ -13,12 +13,14 @@ export interface CommandResult {
 export interface CommandOptions {
   /** Send SIGINT once the output on standard error matches. */
   readonly interruptAt?: RegExp;
+  /** PATH of the command instead of ours. */
+  readonly path?: string;
 }
 
-export function runCommand(args: readonly string[], { interruptAt }: CommandOptions = {}): Promise<CommandResult> {
+export function runCommand(args: readonly string[], { interruptAt, path }: CommandOptions = {}): Promise<CommandResult> {
   const child = spawn(process.execPath, ['--import', 'tsx', 'streams/cli.ts', ...args], {
     cwd: ROOT,
-    env: { ...process.env, NO_COLOR: '1', FORCE_COLOR: undefined },
+    env: { ...process.env, NO_COLOR: '1', FORCE_COLOR: undefined, ...(path !== undefined && { PATH: path }) },
   });
   let stdout = '';
   let stderr = '';
