@@ -8,6 +8,8 @@ const END_TO_END_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5,
 const BATCH_EVENTS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16_384];
 
 const PARTITION = ['topic', 'partition'] as const;
+/** Of a partition number of all input topics together: state and batches in flight are one. */
+const NUMBER = ['partition'] as const;
 
 export type Instruments = ReturnType<typeof instruments>;
 
@@ -28,9 +30,10 @@ export function instruments(registry: Registry) {
     lag: gauge('hstu_consumer_lag_records', 'Records of a partition that are written and not yet committed.', PARTITION),
     buffered: gauge('hstu_buffered_bytes', 'Bytes fetched and not yet processed.', PARTITION),
     bufferedBound: gauge('hstu_buffered_limit_bytes', 'Bytes a partition above which fetching pauses.'),
-    inFlight: gauge('hstu_in_flight_batches', 'Batches between being read and being committed.', PARTITION),
+    inFlight: gauge('hstu_in_flight_batches', 'Batches between being read and being committed.', NUMBER),
     inFlightBound: gauge('hstu_in_flight_limit_batches', 'Batches a partition that may be in flight.'),
     assigned: gauge('hstu_partitions_assigned', 'Partitions that this instance processes.'),
+    lost: counter('hstu_records_lost_total', 'Records that retention deleted before they were read.'),
     rebalances: counter('hstu_rebalances_total', 'Times that the consumer group has changed assignments.'),
 
     // The work.
@@ -61,9 +64,10 @@ export function instruments(registry: Registry) {
     commits: counter('hstu_commits_total', 'Batches committed.'),
     commitSeconds: histogram('hstu_commit_duration_seconds', 'One commit: the transaction, or the offsets.', STEP_SECONDS),
     aborted: counter('hstu_transactions_aborted_total', 'Transactions rolled back.'),
+    recoveries: counter('hstu_recoveries_total', 'Faults after which the stream went on from its last commit.', ['code']),
     committedOffset: gauge('hstu_committed_offset', 'Offset at which a restart of the partition begins.', PARTITION),
-    restoring: gauge('hstu_restoring', '1 while the state of a partition is rebuilt from the changelog, else 0.', PARTITION),
-    restored: gauge('hstu_restore_done_records', 'Changelog records read in the newest restore of a partition.', PARTITION),
+    restoring: gauge('hstu_restoring', '1 while the state of a partition is rebuilt from the changelog, else 0.', NUMBER),
+    restored: gauge('hstu_restore_done_records', 'Changelog records read in the newest restore of a partition.', NUMBER),
     restoreTotal: gauge(
       'hstu_restore_total_records',
       'Changelog records to read in the newest restore of a partition.',

@@ -2,6 +2,7 @@
 import { collectDefaultMetrics, Registry } from 'prom-client';
 import type { OutputBatch } from '../../schemas/batch.ts';
 import type { EncoderStats } from '../../schemas/encoding.ts';
+import type { ErrorCode } from '../../schemas/errors.ts';
 import { type Instruments, instruments } from './instruments.ts';
 
 const LIFECYCLE_STATES = ['STARTING', 'RESTORING', 'RUNNING', 'DRAINING', 'STOPPED', 'FAILED'] as const;
@@ -30,6 +31,8 @@ export class StreamMetrics {
   readonly #i: Instruments;
   readonly #actions: ReadonlySet<string>;
   readonly #scrapes: (() => Promise<void> | void)[] = [];
+  /** Topics that have series, by partition. */
+  readonly #known = new Map<number, Set<string>>();
   #maxDelta = 0;
 
   constructor({ version, modelDigest, delivery, actions, ...options }: StreamMetricsOptions) {
@@ -86,8 +89,11 @@ export class StreamMetrics {
     this.#i.stepSeconds.observe({ step }, seconds);
   }
 
-  /** What a published batch held and gave. @param publishedAtMs ms since the epoch */
+  /** What a batch held and gave, once it is committed. @param publishedAtMs ms since the epoch */
   observeOutput(batch: OutputBatch, publishedAtMs: number): void {
+    const { topic, partition, nextOffset } = batch.source;
+    this.#topicsOf(partition).add(topic);
+    this.#i.committedOffset.set({ topic, partition }, nextOffset);
     this.#i.batchEvents.observe(batch.source.records.length);
     for (const { timestampMs } of batch.source.records)
       if (timestampMs !== undefined) this.#i.endToEnd.observe(Math.max(0, publishedAtMs - timestampMs) / 1000);
@@ -118,46 +124,61 @@ export class StreamMetrics {
   }
 
   lag({ topic, partition }: TopicPartition, records: number): void {
+    this.#topicsOf(partition).add(topic);
     this.#i.lag.set({ topic, partition }, records);
   }
 
   buffered({ topic, partition }: TopicPartition, bytes: number): void {
+    this.#topicsOf(partition).add(topic);
     this.#i.buffered.set({ topic, partition }, bytes);
   }
 
-  inFlight({ topic, partition }: TopicPartition, batches: number): void {
-    this.#i.inFlight.set({ topic, partition }, batches);
+  inFlight(partition: number, batches: number): void {
+    this.#topicsOf(partition);
+    this.#i.inFlight.set({ partition }, batches);
   }
 
-  /** One commit of one partition. @param nextOffset what a restart begins at */
-  committed({ topic, partition }: TopicPartition, nextOffset: number, seconds: number): void {
+  /** One commit, seconds. */
+  committed(seconds: number): void {
     this.#i.commits.inc();
     this.#i.commitSeconds.observe(seconds);
-    this.#i.committedOffset.set({ topic, partition }, nextOffset);
   }
 
   transactionAborted(): void {
     this.#i.aborted.inc();
   }
 
-  /** After a rebalance: all partitions that are ours now. */
-  rebalanced(partitions: number): void {
+  /** After a fault the stream goes on from its last commit. */
+  recovering(code: ErrorCode): void {
+    this.#i.recoveries.inc({ code });
+  }
+
+  recordsLost(records: number): void {
+    this.#i.lost.inc(records);
+  }
+
+  rebalanced(): void {
     this.#i.rebalances.inc();
-    this.#i.assigned.set(partitions);
   }
 
-  /** A partition that is another instance's now: its series end here, lest two instances report it. */
-  revoked({ topic, partition }: TopicPartition): void {
-    const { lag, buffered, inFlight, committedOffset, restoring, restored, restoreTotal } = this.#i;
-    for (const gauge of [lag, buffered, inFlight, committedOffset, restoring, restored, restoreTotal])
-      gauge.remove({ topic, partition });
+  /** All partitions that are ours now. The series of others end here, lest two instances report one partition. */
+  assigned(partitions: readonly number[]): void {
+    this.#i.assigned.set(partitions.length);
+    const { lag, buffered, committedOffset, inFlight, restoring, restored, restoreTotal } = this.#i;
+    for (const [partition, topics] of this.#known) {
+      if (partitions.includes(partition)) continue;
+      for (const gauge of [inFlight, restoring, restored, restoreTotal]) gauge.remove({ partition });
+      for (const topic of topics) for (const gauge of [lag, buffered, committedOffset]) gauge.remove({ topic, partition });
+      this.#known.delete(partition);
+    }
   }
 
-  /** Of the partition whose changelog is read, in changelog records; it is restoring until `done` reaches `total`. */
-  restore({ topic, partition }: TopicPartition, done: number, total: number): void {
-    this.#i.restored.set({ topic, partition }, done);
-    this.#i.restoreTotal.set({ topic, partition }, total);
-    this.#i.restoring.set({ topic, partition }, done < total ? 1 : 0);
+  /** Of the state of a partition, in changelog records: it is restoring until `done` reaches `total`. */
+  restore(partition: number, done: number, total: number): void {
+    this.#topicsOf(partition);
+    this.#i.restored.set({ partition }, done);
+    this.#i.restoreTotal.set({ partition }, total);
+    this.#i.restoring.set({ partition }, done < total ? 1 : 0);
   }
 
   store({ bytes, hotUsers }: { readonly bytes: number; readonly hotUsers: number }): void {
@@ -173,8 +194,14 @@ export class StreamMetrics {
     this.#i.shadowMaxDelta.set(this.#maxDelta);
   }
 
-  shadowDropped(samples = 1): void {
+  shadowDropped(samples: number): void {
     this.#i.shadowDropped.inc(samples);
+  }
+
+  #topicsOf(partition: number): Set<string> {
+    const topics = this.#known.get(partition) ?? new Set();
+    this.#known.set(partition, topics);
+    return topics;
   }
 }
 

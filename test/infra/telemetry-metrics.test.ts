@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { StreamMetrics } from '../../infra/telemetry/metrics.ts';
 import type { Disposition } from '../../schemas/action.ts';
@@ -117,24 +118,28 @@ describe('metrics', () => {
       const at = { topic: 't', partition };
       metrics.lag(at, 10 + partition);
       metrics.buffered(at, 100);
-      metrics.inFlight(at, 1);
-      metrics.committed(at, 7, 0.02);
-      metrics.restore(at, 5, 5 + partition);
+      metrics.inFlight(partition, 1);
+      metrics.committed(0.02);
+      metrics.observeOutput({ ...output, source: { ...output.source, ...at, nextOffset: 7 } }, 1_000_000);
+      metrics.restore(partition, 5, 5 + partition);
     }
-    metrics.rebalanced(2);
+    metrics.rebalanced();
+    metrics.assigned([0, 1]);
     metrics.transactionAborted();
+    metrics.recovering('PRODUCER_FENCED');
+    metrics.recordsLost(4);
     metrics.store({ bytes: 4096, hotUsers: 12 });
     const before = await read(metrics);
     expect(before.get('hstu_consumer_lag_records{topic="t",partition="1"}')).toBe(11);
     expect(before.get('hstu_buffered_bytes{topic="t",partition="0"}')).toBe(100);
-    expect(before.get('hstu_in_flight_batches{topic="t",partition="0"}')).toBe(1);
+    expect(before.get('hstu_in_flight_batches{partition="0"}')).toBe(1);
     expect(before.get('hstu_committed_offset{topic="t",partition="0"}')).toBe(7);
     expect(before.get('hstu_commits_total')).toBe(2);
     expect(before.get('hstu_commit_duration_seconds_sum')).toBeCloseTo(0.04);
-    expect(before.get('hstu_restoring{topic="t",partition="0"}')).toBe(0);
-    expect(before.get('hstu_restoring{topic="t",partition="1"}')).toBe(1);
-    expect(before.get('hstu_restore_done_records{topic="t",partition="1"}')).toBe(5);
-    expect(before.get('hstu_restore_total_records{topic="t",partition="1"}')).toBe(6);
+    expect(before.get('hstu_restoring{partition="0"}')).toBe(0);
+    expect(before.get('hstu_restoring{partition="1"}')).toBe(1);
+    expect(before.get('hstu_restore_done_records{partition="1"}')).toBe(5);
+    expect(before.get('hstu_restore_total_records{partition="1"}')).toBe(6);
     expect(before.get('hstu_partitions_assigned')).toBe(2);
     expect(before.get('hstu_rebalances_total')).toBe(1);
     expect(before.get('hstu_transactions_aborted_total')).toBe(1);
@@ -142,7 +147,9 @@ describe('metrics', () => {
     expect(before.get('hstu_hot_users')).toBe(12);
     expect(before.get('hstu_in_flight_limit_batches')).toBe(2);
     expect(before.get('hstu_buffered_limit_bytes')).toBe(4096);
-    metrics.revoked({ topic: 't', partition: 1 });
+    expect(before.get('hstu_recoveries_total{code="PRODUCER_FENCED"}')).toBe(1);
+    expect(before.get('hstu_records_lost_total')).toBe(4);
+    metrics.assigned([0, 2]);
     const after = [...(await read(metrics)).keys()];
     expect(after.filter((key) => key.includes('partition="1"'))).toEqual([]);
     expect(after.filter((key) => key.includes('partition="0"'))).toHaveLength(7);
@@ -229,5 +236,36 @@ describe('metrics', () => {
     expect(text).toContain('hstu_process_resident_memory_bytes');
     expect(parse(text).get('hstu_embeddings_published_total')).toBe(0);
     expect(metrics.contentType).toBe('text/plain; version=0.0.4; charset=utf-8');
+  });
+
+  it('are explained one by one in docs/howto/observe.md, with their type and labels', async () => {
+    const metrics = create();
+    const at = { topic: 't', partition: 3 };
+    metrics.observeOutput(output, 1_000_000);
+    metrics.lag(at, 1);
+    metrics.buffered(at, 1);
+    metrics.inFlight(3, 1);
+    metrics.restore(3, 1, 1);
+    metrics.recovering('STORE_FAILED');
+    metrics.step('encode', 1);
+    const text = await metrics.text();
+    const labelsOf = (name: string) => {
+      const sample = new RegExp(`^${name}(?:_bucket)?\\{(.*)\\} `, 'm').exec(text);
+      const labels = [...(sample?.[1] ?? '').matchAll(/(\w+)="/g)].map(([, label]) => label!);
+      return labels.filter((label) => label !== 'le').sort();
+    };
+    const found = [...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name, type]) =>
+      [name, type, ...labelsOf(name!)].join(' '),
+    );
+    const page = await readFile('docs/howto/observe.md', 'utf8');
+    const told = [...page.matchAll(/^\| `(hstu_\w+)` *\| (\w+) *\| ([^|]*)\|/gm)].map(([, name, type, labels]) =>
+      [name, type, ...[...labels!.matchAll(/\w+/g)].map(String).sort()].join(' '),
+    );
+    expect(told.sort()).toEqual(found.sort());
+    const known = new Set(found.map((line) => line.split(' ')[0]));
+    for (const [name] of page.matchAll(/hstu_\w+/g)) {
+      const base = name.replace(/_(bucket|count|sum)$/, '');
+      if (!/^hstu_(process|nodejs)/.test(name)) expect([name, known.has(base) || known.has(name)]).toEqual([name, true]);
+    }
   });
 });
