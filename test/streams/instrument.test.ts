@@ -48,6 +48,17 @@ describe('stepTimer', () => {
     });
   });
 
+  it('times a batch that comes in parts from the first of them', () => {
+    marbles((scheduler, { cold, expectObservable, flush }) => {
+      const { told, timed } = recorder(scheduler);
+      const [ann, bob] = a.updates.map((update): ScoredUnit[] => [{ batch: a, update: { update, segments: [], scores: [] } }]);
+      const out$ = cold('-x---y', { x: ann!, y: bob! }).pipe(timed('gather', 'batch', gather()));
+      expectObservable(out$.pipe(mergeMap(({ updates }) => of(updates.length)))).toBe('-----n', { n: 2 });
+      flush();
+      expect(told).toEqual(['5: gather 0.004 0 of 1']);
+    });
+  });
+
   it('times what waits for its turn with its wait, and batches that overtake each other by themselves', () => {
     marbles((scheduler, { cold, expectObservable, flush }) => {
       const { told, timed } = recorder(scheduler);
