@@ -72,19 +72,6 @@ export function stepTimer(observer: PipelineObserver | undefined, nowMs: () => n
   };
 }
 
-/** Several observers as one. */
-export const observers = (all: readonly PipelineObserver[]): PipelineObserver => ({
-  step: (...told) => {
-    for (const observer of all) observer.step?.(...told);
-  },
-  failed: (...told) => {
-    for (const observer of all) observer.failed?.(...told);
-  },
-  gathered: (batch) => {
-    for (const observer of all) observer.gathered?.(batch);
-  },
-});
-
 function sourcesOf(item: Item): readonly SourceBatch[] {
   if (isList(item)) return [...new Set(item.map(({ batch }) => batch.source))];
   if ('batch' in item) return [item.batch.source];

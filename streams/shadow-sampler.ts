@@ -47,7 +47,9 @@ interface Sample {
  */
 export class ShadowSampler implements PipelineObserver {
   readonly #options: ShadowSamplerOptions;
-  readonly #encoder: Encoder & { close(): Promise<void> };
+  readonly #bundle: Bundle;
+  /** Made for the first sample: a rate of 0 costs no thread. */
+  #encoder: (Encoder & { close(): Promise<void> }) | undefined;
   readonly #maxQueued: number;
   /** Of batches not yet published. */
   readonly #samples = new WeakMap<SourceBatch, readonly Sample[]>();
@@ -59,7 +61,8 @@ export class ShadowSampler implements PipelineObserver {
 
   constructor(bundle: Bundle, options: ShadowSamplerOptions) {
     this.#options = options;
-    this.#encoder = options.encoder ?? new HstuEncoder(bundle, { workers: 1, kvBudgetBytes: 0 });
+    this.#bundle = bundle;
+    this.#encoder = options.encoder;
     this.#maxQueued = options.maxQueued ?? 32;
     this.#gap = this.#nextGap();
   }
@@ -104,10 +107,11 @@ export class ShadowSampler implements PipelineObserver {
     this.#closed = true;
     this.#queue.length = 0;
     await this.#working;
-    await this.#encoder.close();
+    await this.#encoder?.close();
   }
 
   async #work(): Promise<void> {
+    this.#encoder ??= new HstuEncoder(this.#bundle, { workers: 1, kvBudgetBytes: 0 });
     for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
       const { segment, embedding } = next;
       const { userId } = embedding;

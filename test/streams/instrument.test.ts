@@ -4,7 +4,7 @@ import { describe, expect, it, vi } from 'vitest';
 import { encode, gather, microBatch, orderedCommit, publish, spread } from '../../operators/index.ts';
 import { mapInOrder } from '../../operators/map-in-order.ts';
 import type { EncodedUnit, OutputBatch, ScoredUnit, SequencedBatch, SourceBatch, UpdateUnit } from '../../schemas/batch.ts';
-import { observers, type PipelineObserver, stepTimer } from '../../streams/instrument.ts';
+import { type PipelineObserver, stepTimer } from '../../streams/instrument.ts';
 import { fakeResult, marbles, outputBatch, sequencedBatch, virtualPromise } from '../operators/fixtures.ts';
 
 /** What was told, as `id seconds events offsets`, at which time. */
@@ -125,21 +125,6 @@ describe('stepTimer', () => {
     timed$.subscribe();
     expect(step).toHaveBeenCalledTimes(2);
     expect(step.mock.calls[0]![1]).toBeGreaterThanOrEqual(0);
-  });
-
-  it('tells several observers', () => {
-    const [first, second] = [
-      { step: vi.fn(), failed: vi.fn() },
-      { gathered: vi.fn(), step: vi.fn() },
-    ];
-    const all = observers([first, second]);
-    all.step?.('encode', 1, 2, [a.source]);
-    all.failed?.('encode', 'x');
-    all.gathered?.({ batch: a, updates: [] });
-    expect(first.step).toHaveBeenCalledWith('encode', 1, 2, [a.source]);
-    expect(second.step).toHaveBeenCalledTimes(1);
-    expect(first.failed).toHaveBeenCalledWith('encode', 'x');
-    expect(second.gathered).toHaveBeenCalledTimes(1);
   });
 });
 
