@@ -3,11 +3,42 @@ import { z } from 'zod';
 
 const positive = z.int().positive();
 
+/** What the STU layer (Meta's `modules/stu.py`) has beyond the research layer's switches. */
+const stuSchema = z.strictObject({
+  /** Constant divisor of attention: never a batch's length. */
+  divisor: z.number().positive(),
+  /** Factor of `q · k`; the reference takes `1 / sqrt(dqk)`. */
+  alpha: z.number().positive(),
+  /** Normalise the attention output per head, with one weight and one offset a head, instead of over all heads at once. */
+  groupNorm: z.boolean(),
+  /** A row sees this many rows before itself; null: all of them. */
+  maxAttnLen: positive.nullable(),
+  /** Factor of the token embedding before positions are added; the reference takes `sqrt(D)`. */
+  embeddingScale: z.number().positive(),
+});
+
+/** Candidates as target rows, and the heads that judge them. */
+const rankingSchema = z.strictObject({
+  /** Each task is a probability of its own: several may be true of one candidate. */
+  tasks: z
+    .array(
+      z.strictObject({
+        name: z.string().min(1),
+        /** Weight of its probability in the combined score; negative for what should not happen. */
+        weight: z.number(),
+      }),
+    )
+    .min(1),
+  /** Width of the heads' shared hidden layer; 0: one linear map. */
+  hidden: z.int().nonnegative(),
+});
+
 export const bundleConfigSchema = z
   .strictObject({
     format: z.literal('hstu-bundle/1'),
     name: z.string().min(1),
-    architecture: z.literal('hstu-research'),
+    /** The layer: HSTU research, or the generative recommender's ranking layer. */
+    architecture: z.enum(['hstu-research', 'hstu-stu']),
     /** Model width `D`. */
     dimension: positive,
     /** Layers `L`. */
@@ -32,7 +63,7 @@ export const bundleConfigSchema = z
     timeBias: z.boolean(),
     positionBias: z.boolean(),
     concatUa: z.boolean(),
-    outputNorm: z.enum(['l2', 'layernorm']),
+    outputNorm: z.enum(['l2', 'layernorm', 'none']),
     /** Entry `k-1` is the smallest |Δt| in seconds of time bucket `k`; a bucket is the number of thresholds ≤ max(1, |Δt|). */
     timeBucketThresholds: z.array(z.number().int().positive()),
     window: z.strictObject({
@@ -49,6 +80,12 @@ export const bundleConfigSchema = z
     }),
     /** What becomes of an action on an entity outside the vocabulary. */
     unknownEntity: z.enum(['dead-letter', 'skip']),
+    /** Present exactly for architecture `hstu-stu`. */
+    stu: stuSchema.optional(),
+    /** Present in a bundle that ranks candidates. */
+    ranking: rankingSchema.optional(),
+    /** Whether the newest row is an embedding to rank the catalogue with by dot product. @default true */
+    retrieval: z.boolean().optional(),
     /** How the model was made; free form, carried along. */
     training: z.record(z.string(), z.unknown()).optional(),
   })
@@ -65,8 +102,26 @@ export const bundleConfigSchema = z
     if (drop > 0)
       refuse('timeBucketThresholds', `must not decrease: entry ${drop} is ${thresholds[drop]} after ${thresholds[drop - 1]}`);
     if (config.timeBias && thresholds.length === 0) refuse('timeBucketThresholds', 'must not be empty when timeBias is true');
+    if ((config.stu !== undefined) !== (config.architecture === 'hstu-stu'))
+      refuse('stu', `must be given for architecture hstu-stu and for no other; the architecture is ${config.architecture}`);
+    if (config.stu !== undefined && !config.concatUa)
+      refuse('concatUa', 'architecture hstu-stu always projects [u, o, y]: must be true');
+    if (config.ranking !== undefined) {
+      if (config.attention !== 'causal') refuse('ranking', 'candidates need causal attention: no history row may see one');
+      if (config.positions === 'from-end') refuse('ranking', 'candidates need positions from the start, or none');
+      if ((config.positions !== 'none' || config.positionBias) && config.paddedLength <= config.maxSequenceLength)
+        refuse('paddedLength', `candidates take the position after the window: must exceed ${config.maxSequenceLength}`);
+      const names = config.ranking.tasks.map((task) => task.name);
+      const twice = names.find((name, i) => names.indexOf(name) < i);
+      if (twice !== undefined) refuse('ranking', `task '${twice}' is there twice`);
+    }
+    if (config.retrieval === false && config.ranking === undefined)
+      refuse('retrieval', 'a bundle without ranking must serve retrieval');
     for (const kind of config.actions.encoded)
       if (config.actions.skipped.includes(kind)) refuse('actions', `'${kind}' is both encoded and skipped`);
   });
 
 export type BundleConfig = z.infer<typeof bundleConfigSchema>;
+
+/** Whether a bundle's newest row may be compared with the catalogue by dot product. */
+export const servesRetrieval = ({ retrieval = true }: Pick<BundleConfig, 'retrieval'>): boolean => retrieval;

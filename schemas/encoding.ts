@@ -74,6 +74,31 @@ export interface ScoreResult {
   readonly topScores: Float32Array;
 }
 
+/** Candidates to judge for one user at one moment: rows that see the user's window and themselves, never each other. */
+export interface CandidateRequest {
+  readonly userId: string;
+  /** The user's window, `n ≥ 0` tokens; its `queryTimeS` is the time the candidates are asked about. */
+  readonly segment: Omit<EncodeSegment, 'from'>;
+  /** Entity rows, in any order, repeated or not: `(b,)`. */
+  readonly candidates: Int32Array;
+  /** Also return the candidates' output rows. @default false */
+  readonly withRows?: boolean;
+}
+
+/** What the bundle's task heads say of each candidate, in the order of the request. */
+export interface CandidateResult {
+  readonly userId: string;
+  /** Probability per task by its name in the bundle: `(b,)` each. */
+  readonly tasks: Readonly<Record<string, Float32Array>>;
+  /** `Σ_task weight · probability`: `(b,)`. */
+  readonly combined: Float32Array;
+  /** Output rows of the candidates, row-major `(b, D)`; empty unless asked for. */
+  readonly rows: Float32Array;
+  /** Rows of the HISTORY computed for this request: 1, the newest, where all before it were cached; 0 without a history. */
+  readonly rowsComputed: number;
+  readonly outcome: CacheOutcome;
+}
+
 /** Counters of the encoder since its start, summed over its workers, and its memory now. */
 export interface EncoderStats {
   readonly workers: number;

@@ -6,6 +6,7 @@ import { type BundleConfig, bundleConfigSchema } from '../../schemas/bundle-conf
 import { describeIssues } from '../../schemas/config.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import { judgeCacheability } from './cacheability.ts';
+import { expectedTensors } from './expected-tensors.ts';
 import { readSafetensors, sizeOf, type TensorMap, writeSafetensors } from './safetensors.ts';
 import { TIME_BUCKETS } from './time-buckets.ts';
 
@@ -65,21 +66,6 @@ export function makeBundle(parts: Omit<Bundle, 'digest'>): Bundle {
   const encode = (text: string) => new TextEncoder().encode(text);
   const digest = digestOf([encode(JSON.stringify(config)), writeSafetensors(parts.tensors), encode(parts.entities.join('\n'))]);
   return { ...parts, config, digest };
-}
-
-/** Name and shape of every tensor that a bundle of this configuration must hold, and no other. */
-export function expectedTensors(config: BundleConfig): Map<string, readonly number[]> {
-  const { dimension: D, heads: H, dqk, dv, paddedLength: N, vocabularySize: V } = config;
-  const shapes = new Map<string, readonly number[]>([['entity_embedding', [V + 1, D]]]);
-  if (config.positions !== 'none') shapes.set('position_embedding', [N, D]);
-  for (let l = 0; l < config.layers; l++) {
-    shapes.set(`layers.${l}.uvqk`, [D, H * (2 * dv + 2 * dqk)]);
-    if (config.timeBias) shapes.set(`layers.${l}.time_bias`, [TIME_BUCKETS]);
-    if (config.positionBias) shapes.set(`layers.${l}.position_bias`, [2 * N - 1]);
-    shapes.set(`layers.${l}.output_weight`, [(config.concatUa ? 3 : 1) * H * dv, D]);
-    shapes.set(`layers.${l}.output_bias`, [D]);
-  }
-  return shapes;
 }
 
 /** K and V of one row, all layers, bytes. */
@@ -157,7 +143,7 @@ function unsupported(config: BundleConfig): string[] {
     config.tokenTime !== 'none' &&
       `tokenTime '${config.tokenTime}': architecture ${config.architecture} has no time in its token input`,
     config.divisor !== 'constant' &&
-      `divisor '${config.divisor}': architecture ${config.architecture} divides by its constant padded length`,
+      `divisor '${config.divisor}': architecture ${config.architecture} divides by its constant ${config.stu ? 'divisor' : 'padded length'}`,
     config.normalization !== 'per-token' &&
       `normalization '${config.normalization}': architecture ${config.architecture} normalises each token`,
   ]

@@ -1,6 +1,7 @@
 /** A bundle with seeded random weights, for tests, benchmarks and capacity trials: right in shape, large enough that errors show. */
 import type { BundleConfig } from '../../schemas/bundle-config.ts';
-import { type Bundle, expectedTensors, makeBundle } from './bundle.ts';
+import { type Bundle, makeBundle } from './bundle.ts';
+import { expectedTensors } from './expected-tensors.ts';
 import { sizeOf, type Tensor } from './safetensors.ts';
 import { timeBucketThresholds } from './time-buckets.ts';
 
@@ -41,13 +42,22 @@ export function randomBundle({ seed = 1, ...options }: RandomBundleOptions): Bun
   const random = seededNormal(seed);
   const tensors = new Map<string, Tensor>();
   for (const [name, shape] of expectedTensors(config)) {
-    const scale = name.endsWith('_bias') ? 0.5 : name.startsWith('layers.') ? 2 / Math.sqrt(shape[0]!) : 0.3;
-    const data = Float32Array.from({ length: sizeOf(shape) }, () => scale * random());
+    const scale = name.endsWith('bias')
+      ? 0.5
+      : name.endsWith('norm_weight')
+        ? 0.2
+        : isProjection(name)
+          ? 2 / Math.sqrt(shape[0]!)
+          : 0.3;
+    const middle = name.endsWith('norm_weight') ? 1 : 0;
+    const data = Float32Array.from({ length: sizeOf(shape) }, () => middle + scale * random());
     if (name === 'entity_embedding') data.fill(0, 0, D);
     tensors.set(name, { shape, data });
   }
   return makeBundle({ config, tensors, entities: Array.from({ length: config.vocabularySize }, (_, i) => `item:${i + 1}`) });
 }
+
+const isProjection = (name: string): boolean => name.startsWith('layers.') || name.startsWith('ranking.');
 
 /** Standard normal numbers by Box and Muller over a 32-bit generator (Mulberry32, public domain). */
 function seededNormal(seed: number): () => number {

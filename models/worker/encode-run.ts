@@ -1,13 +1,16 @@
-/** One run of a graph over several users: token embeddings, biases and mask in; output rows and new K/V back. */
+/** What a run of a graph over several users takes: token embeddings, biases, masks, cached rows; and what it gives back. */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
 import type { EncodeSegment } from '../../schemas/encoding.ts';
 import { AttentionBias } from '../hstu/attention-bias.ts';
 import type { Bundle } from '../hstu/bundle.ts';
+import { hasBias, isLocal } from '../hstu/graph/attention.ts';
+import { TokenEmbedding } from '../hstu/token-embedding.ts';
 import type { Extent } from '../kv-cache/extent.ts';
+import { Buffers } from './buffers.ts';
 
 /** Rows `from … to-1` of a window; rows before `from` are in `past`. */
 export interface RowRange {
-  readonly segment: EncodeSegment;
+  readonly segment: Omit<EncodeSegment, 'from'>;
   readonly from: number;
   readonly to: number;
   readonly past?: Extent;
@@ -25,16 +28,16 @@ export interface RunOutput {
 export class EncodeRun {
   readonly #bundle: Bundle;
   readonly #bias: AttentionBias;
-  readonly #entityTable: Float32Array;
-  readonly #positionTable: Float32Array | undefined;
-  /** Buffers by name, grown when a larger run comes: a step allocates nothing of its size. */
-  readonly #buffers = new Map<string, Float32Array>();
+  readonly #tokens: TokenEmbedding;
+  /** How far back a row sees. */
+  readonly #reach: number;
+  readonly #buffers = new Buffers();
 
   constructor(bundle: Bundle) {
     this.#bundle = bundle;
     this.#bias = new AttentionBias(bundle);
-    this.#entityTable = bundle.tensors.get('entity_embedding')!.data;
-    this.#positionTable = bundle.tensors.get('position_embedding')?.data;
+    this.#tokens = new TokenEmbedding(bundle);
+    this.#reach = bundle.config.stu?.maxAttnLen ?? Number.POSITIVE_INFINITY;
   }
 
   /** Every range must have `past` (of one capacity) or none. Ranges shorter than the longest are padded behind and masked. */
@@ -48,12 +51,9 @@ export class EncodeRun {
       x: new Tensor('float32', this.#tokenEmbeddings(ranges, T), [B, T, D]),
       mask: new Tensor('float32', this.#mask(ranges, T), [B, 1, T, T]),
     };
-    const bias = Array.from({ length: L }, (_, l) => this.#buffer(`bias.${l}`, B * T * T));
-    const past = C > 0 ? Array.from({ length: L }, (_, l) => this.#buffer(`past.${l}`, B * T * C)) : [];
-    for (const [b, range] of ranges.entries()) this.#fillBias(range, b, T, C, bias, past);
+    if (C > 0 && isLocal(config)) feeds['pastMask'] = new Tensor('float32', this.#pastMask(ranges, T, C), [B, 1, T, C, 1]);
+    if (hasBias(config)) this.#addBiases(feeds, ranges, T, C);
     for (let l = 0; l < L; l++) {
-      feeds[`bias.${l}`] = new Tensor('float32', bias[l]!, [B, 1, T, T]);
-      if (C > 0) feeds[`past.${l}`] = new Tensor('float32', past[l]!, [B, 1, T, C, 1]);
       for (let b = 0; C > 0 && b < B; b++) {
         feeds[`pk.${l}.${b}`] = ranges[b]!.past!.keys[l]!;
         feeds[`pv.${l}.${b}`] = ranges[b]!.past!.values[l]!;
@@ -65,19 +65,14 @@ export class EncodeRun {
     return { y: data('y'), k: perLayer('k'), v: perLayer('v'), T };
   }
 
-  /** `x_i = E[id_i] * sqrt(D) + P[i]`, rows padded with zeros: `(B, T, D)`. */
+  /** Embeddings of the rows, padded with zeros: `(B, T, D)`. */
   #tokenEmbeddings(ranges: readonly RowRange[], T: number): Float32Array {
     const { dimension: D, positions } = this.#bundle.config;
-    const x = this.#buffer('x', ranges.length * T * D);
-    const scale = Math.sqrt(D);
+    const x = this.#buffers.of('x', ranges.length * T * D);
     for (const [b, { segment, from, to }] of ranges.entries()) {
-      for (let i = from; i < to; i++) {
-        const at = (b * T + i - from) * D;
-        const entity = segment.entities[i]! * D;
-        const position = (positions === 'from-end' ? segment.entities.length - 1 - i : i) * D;
-        for (let d = 0; d < D; d++)
-          x[at + d] = this.#entityTable[entity + d]! * scale + (this.#positionTable?.[position + d] ?? 0);
-      }
+      const n = segment.entities.length;
+      for (let i = from; i < to; i++)
+        this.#tokens.write(x, (b * T + i - from) * D, segment.entities[i]!, positions === 'from-end' ? n - 1 - i : i);
       x.fill(0, (b * T + to - from) * D, (b + 1) * T * D);
     }
     return x;
@@ -86,12 +81,39 @@ export class EncodeRun {
   /** 1 where new row i may see new row j. */
   #mask(ranges: readonly RowRange[], T: number): Float32Array {
     const causal = this.#bundle.config.attention === 'causal';
-    const mask = this.#buffer('mask', ranges.length * T * T).fill(0);
+    const mask = this.#buffers.of('mask', ranges.length * T * T).fill(0);
     for (const [b, { from, to }] of ranges.entries()) {
       const rows = to - from;
-      for (let i = 0; i < rows; i++) mask.fill(1, (b * T + i) * T, (b * T + i) * T + (causal ? i + 1 : rows));
+      for (let i = 0; i < rows; i++) {
+        const row = (b * T + i) * T;
+        mask.fill(1, row + Math.max(0, i - this.#reach), row + (causal ? i + 1 : rows));
+      }
     }
     return mask;
+  }
+
+  /** 1 where new row i may see cached row j, for local attention: `(B, T, C)`. */
+  #pastMask(ranges: readonly RowRange[], T: number, C: number): Float32Array {
+    const mask = this.#buffers.of('pastMask', ranges.length * T * C).fill(0);
+    for (const [b, { from, to }] of ranges.entries()) {
+      for (let i = from; i < to; i++) {
+        const row = (b * T + i - from) * C;
+        mask.fill(1, row + Math.min(from, Math.max(0, i - this.#reach)), row + from);
+      }
+    }
+    return mask;
+  }
+
+  #addBiases(feeds: Record<string, Tensor>, ranges: readonly RowRange[], T: number, C: number): void {
+    const L = this.#bundle.config.layers;
+    const B = ranges.length;
+    const bias = Array.from({ length: L }, (_, l) => this.#buffers.of(`bias.${l}`, B * T * T));
+    const past = C > 0 ? Array.from({ length: L }, (_, l) => this.#buffers.of(`past.${l}`, B * T * C)) : [];
+    for (const [b, range] of ranges.entries()) this.#fillBias(range, b, T, C, bias, past);
+    for (let l = 0; l < L; l++) {
+      feeds[`bias.${l}`] = new Tensor('float32', bias[l]!, [B, 1, T, T]);
+      if (C > 0) feeds[`past.${l}`] = new Tensor('float32', past[l]!, [B, 1, T, C, 1]);
+    }
   }
 
   #fillBias(
@@ -116,14 +138,5 @@ export class EncodeRun {
       for (const layer of bias) layer.fill(0, row * T, (row + 1) * T);
       for (const layer of past) layer.fill(0, row * C, (row + 1) * C);
     }
-  }
-
-  #buffer(name: string, floats: number): Float32Array {
-    let buffer = this.#buffers.get(name);
-    if (buffer === undefined || buffer.length < floats) {
-      buffer = new Float32Array(floats);
-      this.#buffers.set(name, buffer);
-    }
-    return buffer.subarray(0, floats);
   }
 }

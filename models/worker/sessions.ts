@@ -1,7 +1,8 @@
 /** The runtime sessions of one bundle on one thread, created when first needed. */
 import { InferenceSession } from 'onnxruntime-node';
 import type { Bundle } from '../hstu/bundle.ts';
-import { prefillGraph, scoreGraph, stepGraph } from '../hstu/graphs.ts';
+import { candidateGraph, fullCandidateGraph, prefillGraph, stepGraph } from '../hstu/graph/graphs.ts';
+import { scoreGraph } from '../hstu/graph/retrieval-graph.ts';
 
 /** Users that one step graph takes: graphs are unrolled over users, so a batch is cut into these sizes. */
 export const STEP_USERS = [32, 16, 8, 4, 2, 1] as const;
@@ -28,6 +29,14 @@ export class Sessions {
 
   score(): Promise<InferenceSession> {
     return this.#session('score', () => scoreGraph(this.#bundle));
+  }
+
+  candidates(): Promise<InferenceSession> {
+    return this.#session('candidates', () => candidateGraph(this.#bundle));
+  }
+
+  fullCandidates(): Promise<InferenceSession> {
+    return this.#session('full-candidates', () => fullCandidateGraph(this.#bundle));
   }
 
   async release(): Promise<void> {

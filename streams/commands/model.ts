@@ -4,10 +4,13 @@ import { basename, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { count, mebibytes } from '../../infra/console/format.ts';
 import { facts, heading, table } from '../../infra/console/table.ts';
-import { type Bundle, expectedTensors, kvBytesPerRow, loadBundle, writeBundle } from '../../models/hstu/bundle.ts';
+import { type Bundle, kvBytesPerRow, loadBundle, writeBundle } from '../../models/hstu/bundle.ts';
 import { judgeCacheability } from '../../models/hstu/cacheability.ts';
+import { expectedTensors } from '../../models/hstu/expected-tensors.ts';
 import { importResearch } from '../../models/hstu/import-research.ts';
-import { readSafetensors } from '../../models/hstu/safetensors.ts';
+import { importStu } from '../../models/hstu/import-stu.ts';
+import { readSafetensors, type TensorMap } from '../../models/hstu/safetensors.ts';
+import { servesRetrieval } from '../../schemas/bundle-config.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 
 export function addModel(program: Command): void {
@@ -21,11 +24,17 @@ export function addModel(program: Command): void {
       const bundle = await loadBundle(folder);
       console.log(options.json ? JSON.stringify(inspect(bundle), null, 2) : describe(bundle));
     });
-  model
-    .command('import')
-    .description('turn a checkpoint into a bundle')
-    .command('research')
-    .description("from Meta's research code: its state dict as safetensors, its configuration as JSON")
+  const imports = model.command('import').description('turn a checkpoint into a bundle');
+  addImport(imports.command('research'), importResearch).description(
+    "from Meta's research code: its state dict as safetensors, its configuration as JSON",
+  );
+  addImport(imports.command('stu'), importStu).description(
+    "from the STU stack of Meta's ranking models: its state dict as safetensors, its configuration as JSON",
+  );
+}
+
+function addImport(command: Command, importBundle: (tensors: TensorMap, config: unknown, name: string) => Bundle): Command {
+  return command
     .requiredOption('--weights <file>', 'state dict, safetensors')
     .requiredOption('--config <file>', 'configuration, JSON: the object itself, or a file that holds it under "config"')
     .requiredOption('--out <folder>', 'folder of the new bundle')
@@ -34,7 +43,7 @@ export function addModel(program: Command): void {
       const [weights, configText] = await Promise.all([readInput(options.weights), readInput(options.config)]);
       const config = parseJson(configText.toString('utf8'), options.config);
       const name = options.name ?? basename(resolve(options.out));
-      await writeBundle(options.out, importResearch(readSafetensors(weights, options.weights), config['config'] ?? config, name));
+      await writeBundle(options.out, importBundle(readSafetensors(weights, options.weights), config['config'] ?? config, name));
       console.log(describe(await loadBundle(options.out)));
     });
 }
@@ -57,7 +66,7 @@ function inspect(bundle: Bundle) {
 
 function describe(bundle: Bundle): string {
   const { name, digest, verdict, reasons, kvBytesPerUser, kvBytesPerEvent, parameters, config, tensors } = inspect(bundle);
-  const norm = config.outputNorm === 'l2' ? 'L2' : 'LayerNorm';
+  const norm = { l2: 'L2', layernorm: 'LayerNorm', none: 'not normalised' }[config.outputNorm];
   return [
     heading(`${name} (${config.architecture})`),
     facts([
@@ -66,6 +75,8 @@ function describe(bundle: Bundle): string {
       ['shape', `D ${config.dimension}, ${config.layers} layers, ${config.heads} heads, dqk ${config.dqk}, dv ${config.dv}`],
       ['biases', [config.timeBias && 'time', config.positionBias && 'position'].filter(Boolean).join(' + ') || 'none'],
       ['output', `${norm}${config.concatUa ? ', concat_ua' : ''}`],
+      ...(config.stu === undefined ? [] : [['STU', describeStu(config.stu)] as const]),
+      ['serves', describeUses(config)],
       ['vocabulary', `${count(config.vocabularySize)} entities; actions ${config.actions.encoded.join(', ')}`],
       [
         'window',
@@ -76,6 +87,21 @@ function describe(bundle: Bundle): string {
     ]),
     table(Object.entries(tensors).map(([tensor, shape]) => ({ tensor, shape: shape.join(' × ') }))),
   ].join('\n');
+}
+
+const describeStu = ({ divisor, alpha, groupNorm, maxAttnLen }: NonNullable<Bundle['config']['stu']>): string =>
+  [
+    `divisor ${divisor}`,
+    `alpha ${Number(alpha.toPrecision(4))}`,
+    groupNorm && 'group norm',
+    maxAttnLen === null ? 'whole window' : `${maxAttnLen} rows back`,
+  ]
+    .filter((part) => part !== false)
+    .join(', ');
+
+function describeUses(config: Pick<Bundle['config'], 'retrieval' | 'ranking'>): string {
+  const tasks = config.ranking?.tasks.map(({ name, weight }) => `${name} × ${weight}`).join(', ');
+  return [servesRetrieval(config) && 'retrieval', tasks && `ranking (${tasks})`].filter(Boolean).join(' and ');
 }
 
 async function readInput(file: string): Promise<Buffer> {

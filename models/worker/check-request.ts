@@ -1,0 +1,47 @@
+/** What the encoder refuses: requests that could only give wrong numbers. */
+import type { BundleConfig } from '../../schemas/bundle-config.ts';
+import type { CandidateRequest, EncodeRequest, EncodeSegment } from '../../schemas/encoding.ts';
+import { PipelineError } from '../../schemas/errors.ts';
+import { DIGEST_PAGE } from '../../schemas/sequence-digest.ts';
+
+/** @throws PipelineError `ENCODER_FAILED` that names the user and what is wrong with the window */
+export function checkEncodeRequest({ userId, segments }: EncodeRequest, config: BundleConfig): void {
+  for (const segment of segments) {
+    const n = segment.entities.length;
+    const problem =
+      n === 0
+        ? `a window of ${n} tokens; allowed: 1 to ${config.maxSequenceLength}`
+        : (windowProblem(segment, config) ??
+          (segment.from < 0 || segment.from >= n ? `rows wanted from ${segment.from} of ${n}` : undefined));
+    refuse(userId, problem);
+  }
+}
+
+/** @throws PipelineError `ENCODER_FAILED` likewise, or where the bundle does not rank */
+export function checkCandidateRequest({ userId, segment, candidates }: CandidateRequest, config: BundleConfig): void {
+  const outside = candidates.find((entity) => entity < 1 || entity > config.vocabularySize);
+  refuse(
+    userId,
+    config.ranking === undefined
+      ? `bundle ${config.name} has no task heads: it ranks by dot product only`
+      : outside !== undefined
+        ? `candidate row ${outside}; allowed: 1 to ${config.vocabularySize}`
+        : windowProblem(segment, config),
+  );
+}
+
+function refuse(userId: string, problem: string | undefined): void {
+  if (problem !== undefined) throw new PipelineError('ENCODER_FAILED', `request of user ${userId}: ${problem}`);
+}
+
+function windowProblem(
+  { entities, timesS, pageDigests }: Omit<EncodeSegment, 'from'>,
+  { maxSequenceLength, vocabularySize }: BundleConfig,
+): string | undefined {
+  const n = entities.length;
+  if (n > maxSequenceLength) return `a window of ${n} tokens; allowed: 1 to ${maxSequenceLength}`;
+  if (timesS.length !== n) return `${timesS.length} times for ${n} tokens`;
+  if (pageDigests.length !== 2 * Math.floor(n / DIGEST_PAGE)) return `${pageDigests.length / 2} page digests for ${n} tokens`;
+  if (entities.some((entity) => entity < 1 || entity > vocabularySize)) return `entity rows outside 1 to ${vocabularySize}`;
+  return undefined;
+}
