@@ -15,3 +15,21 @@ export interface StateReader {
 
 /** How far the inputs of a partition are taken into its state: the next offset of every input topic. */
 export type InputPositions = Readonly<Record<string, number>>;
+
+/** What a state is made of beside events: a program with other settings would read it wrongly. */
+export interface StateSignature {
+  /** Layout of the records. */
+  readonly format: number;
+  readonly window: { readonly maxLength: number; readonly blockLength: number };
+  readonly seenLimit: number;
+  /** The entities that rows stand for: a later model may add to them, not change them. */
+  readonly vocabulary: { readonly size: number; readonly digest: string };
+}
+
+/** Where a partition's state stands, committed with every change of it. */
+export interface StatePosition {
+  /** Random, made with a partition's first commit: tells a state from one that was before a reset. */
+  readonly stateId: string;
+  readonly inputs: InputPositions;
+  readonly signature: StateSignature;
+}

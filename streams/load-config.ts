@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { parse as parseYaml } from 'yaml';
-import { type Config, parseConfig } from '../schemas/config.ts';
+import { type Config, type KafkaConfig, parseConfig } from '../schemas/config.ts';
 import { messageOf, PipelineError } from '../schemas/errors.ts';
 
 export const ENVIRONMENT_PREFIX = 'HSTU_';
@@ -79,6 +79,23 @@ function withAbsolutePaths(config: Config, folder: string): Config {
     ...config,
     bundle: resolve(folder, config.bundle),
     clickhouse: { ...config.clickhouse, path: resolve(folder, config.clickhouse.path) },
+    state: { ...config.state, path: resolve(folder, config.state.path) },
     ...(source !== undefined && { source }),
+    ...(config.kafka !== undefined && { kafka: withAbsoluteFiles(config.kafka, folder) }),
+  };
+}
+
+/** The certificates' paths. */
+function withAbsoluteFiles(kafka: KafkaConfig, folder: string): KafkaConfig {
+  if (typeof kafka.ssl === 'boolean') return kafka;
+  const { caFile, certFile, keyFile } = kafka.ssl;
+  return {
+    ...kafka,
+    ssl: {
+      ...kafka.ssl,
+      ...(caFile !== undefined && { caFile: resolve(folder, caFile) }),
+      ...(certFile !== undefined && { certFile: resolve(folder, certFile) }),
+      ...(keyFile !== undefined && { keyFile: resolve(folder, keyFile) }),
+    },
   };
 }

@@ -1,13 +1,15 @@
 /** Registers the codecs that kafkajs leaves to others: all of them interoperate with the Java client. */
 import { init as initZstd, compress as zstdCompress, decompress as zstdDecompress } from '@bokuweb/zstd-wasm';
-import { CompressionCodecs, CompressionTypes } from 'kafkajs';
+import kafkajs, { type CompressionTypes as CompressionType } from 'kafkajs';
 import SnappyCodec from 'kafkajs-snappy';
 import { compressFrameSync, decompressFrameSync } from 'lz4-napi';
 import type { KafkaConfig } from '../../schemas/config.ts';
 
+const { CompressionCodecs, CompressionTypes } = kafkajs;
+
 /** zstd's default level. */
 const ZSTD_LEVEL = 3;
-const TYPES: Record<KafkaConfig['compression'], CompressionTypes> = {
+const TYPES: Record<KafkaConfig['compression'], CompressionType> = {
   none: CompressionTypes.None,
   gzip: CompressionTypes.GZIP,
   snappy: CompressionTypes.Snappy,
@@ -15,7 +17,7 @@ const TYPES: Record<KafkaConfig['compression'], CompressionTypes> = {
   zstd: CompressionTypes.ZSTD,
 };
 
-export const compressionType = (name: KafkaConfig['compression']): CompressionTypes => TYPES[name];
+export const compressionType = (name: KafkaConfig['compression']): CompressionType => TYPES[name];
 
 /** All of them, whatever is configured for producing: what others have produced is read as well. Repeatable. */
 export function registerCodecs(): void {

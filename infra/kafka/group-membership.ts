@@ -6,8 +6,11 @@ import { coPartitionedAssigner } from './co-partitioned-assigner.ts';
 import { kafkaError } from './kafka-errors.ts';
 
 export interface MembershipHandlers {
-  /** Partition numbers that this instance owns from now on. Called at every generation of the group. */
-  readonly onAssigned: (partitions: readonly number[]) => void;
+  /**
+   * Partition numbers that this instance owns from now on. Called at every generation of the group. Another `memberId` than
+   * before: the instance had been put out of the group, and others may have owned its partitions meanwhile.
+   */
+  readonly onAssigned: (partitions: readonly number[], memberId: string) => void;
   /** The group rebalances, or this instance leaves: finish and commit what is under way. The join waits for it. */
   readonly onRebalance: () => Promise<void>;
   /** Membership is lost for a reason that joining again does not mend. */
@@ -28,6 +31,7 @@ export class GroupMembership {
   #owned: readonly number[] = [];
   #joined = false;
   #leaving = false;
+  readonly #waiting: (() => void)[] = [];
 
   constructor(kafka: Kafka, config: KafkaConfig, topics: readonly string[], handlers: MembershipHandlers) {
     this.#topics = topics;
@@ -40,7 +44,12 @@ export class GroupMembership {
       rebalanceTimeout: rebalanceTimeoutMs,
       maxWaitTimeInMs: TICK_MS,
       allowAutoTopicCreation: false,
-      retry: { retries: 12, initialRetryTime: 200, maxRetryTime: 5_000, restartOnFailure: async () => false },
+      retry: {
+        retries: 12,
+        initialRetryTime: 200,
+        maxRetryTime: 5_000,
+        restartOnFailure: async (error) => kafkaError(error, '').retriable,
+      },
       partitionAssigners: [
         coPartitionedAssigner({
           owned: () => this.#owned,
@@ -54,18 +63,21 @@ export class GroupMembership {
 
   /** @throws PipelineError when the group cannot be joined */
   async join(): Promise<void> {
-    const { GROUP_JOIN, CRASH } = this.#consumer.events;
+    const { GROUP_JOIN, HEARTBEAT, CRASH } = this.#consumer.events;
     this.#consumer.on(GROUP_JOIN, ({ payload }) => {
       // Heard while kafkajs joins, before it fetches for the first time.
       this.#consumer.pause(this.#topics.map((topic) => ({ topic })));
       this.#joined = true;
       this.#owned = [...new Set(Object.values(payload.memberAssignment).flat())].sort((a, b) => a - b);
-      if (!this.#leaving) handlersCall(() => this.#handlers.onAssigned(this.#owned));
+      this.#confirm();
+      // Not within kafkajs' join: a fault of ours must not look like one of its own.
+      if (!this.#leaving) queueMicrotask(() => this.#handlers.onAssigned(this.#owned, payload.memberId));
     });
+    this.#consumer.on(HEARTBEAT, () => this.#confirm());
     let crashed: PipelineError | undefined;
     this.#consumer.on(CRASH, ({ payload }) => {
-      if (this.#leaving) return;
-      crashed = kafkaError(payload.error, `membership of the group`);
+      if (this.#leaving || payload.restart) return;
+      crashed = kafkaError(payload.error, 'as a member of the group');
       if (this.#joined) this.#handlers.onError(crashed);
     });
     try {
@@ -79,14 +91,19 @@ export class GroupMembership {
     if (!this.#joined) throw new PipelineError('KAFKA_UNAVAILABLE', 'the consumer group could not be joined');
   }
 
+  /** Resolves when the group's coordinator has said again that this instance is a member, or has given it a new assignment. */
+  confirmed(): Promise<void> {
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
   /** Leaves the group, so that others take over at once. What is owned must be committed before. */
   async leave(): Promise<void> {
     this.#leaving = true;
+    this.#confirm();
     await this.#consumer.disconnect().catch(() => undefined);
   }
-}
 
-/** A handler's fault must not be taken for one of kafkajs, which would join again and again. */
-function handlersCall(call: () => void): void {
-  queueMicrotask(call);
+  #confirm(): void {
+    for (const resolve of this.#waiting.splice(0)) resolve();
+  }
 }

@@ -3,7 +3,7 @@ import type { Kafka, Producer } from 'kafkajs';
 import type { KafkaConfig } from '../../schemas/config.ts';
 import { compressionType } from './compression.ts';
 import { kafkaError } from './kafka-errors.ts';
-import { chunks, type OutgoingRecords } from './partition-producer.ts';
+import { chunks, type OutgoingRecords, statedPartition } from './partition-producer.ts';
 
 export class OutputProducer {
   readonly #producer: Producer;
@@ -15,7 +15,7 @@ export class OutputProducer {
       idempotent: true,
       maxInFlightRequests: 5,
       allowAutoTopicCreation: false,
-      createPartitioner: () => () => 0,
+      createPartitioner: statedPartition,
       retry: { initialRetryTime: 50, maxRetryTime: 1_000, retries: 20 },
     });
   }

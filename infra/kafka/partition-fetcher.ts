@@ -20,7 +20,7 @@ export interface PartitionFetcherOptions {
   readonly maxWaitMs?: number;
   /** Called when records have come, or a partition has been read up to the end of what is committed. */
   readonly onData: (at: TopicPartition) => void;
-  /** A fault that waiting does not mend, or has not mended for a minute. The fetcher has stopped. */
+  /** A fault that waiting does not mend, or has not mended for a minute. All is unassigned; `assign` begins anew. */
   readonly onError: (error: PipelineError) => void;
   /** Records were deleted by retention before they were read: the fetcher goes on at `to`. */
   readonly onSkipped?: (at: TopicPartition, from: number, to: number) => void;
@@ -291,7 +291,8 @@ export class PartitionFetcher {
 
   #stop(error: PipelineError): void {
     if (this.#stopped) return;
-    this.#stopped = true;
+    this.#partitions.clear();
+    this.#failingSinceMs = undefined;
     this.#options.onError(error);
   }
 }

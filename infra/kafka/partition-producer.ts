@@ -1,5 +1,5 @@
 /** What one input partition gives to the world, in transactions that only its owner can commit. */
-import type { Kafka, Message, Producer, Transaction } from 'kafkajs';
+import type { ICustomPartitioner, Kafka, Message, Producer, Transaction } from 'kafkajs';
 import type { KafkaConfig } from '../../schemas/config.ts';
 import { compressionType } from './compression.ts';
 import { kafkaError } from './kafka-errors.ts';
@@ -46,7 +46,7 @@ export class PartitionProducer {
       maxInFlightRequests: 1,
       transactionTimeout: config.transactionTimeoutMs,
       allowAutoTopicCreation: false,
-      createPartitioner: () => () => partition,
+      createPartitioner: statedPartition,
       retry: TRANSACTION_RETRY,
     });
   }
@@ -110,6 +110,12 @@ export class PartitionProducer {
     return ends;
   }
 }
+
+/** kafkajs' partitioner for messages that name their partition, as all of ours do. */
+export const statedPartition: ICustomPartitioner =
+  () =>
+  ({ message }) =>
+    message.partition!;
 
 /** Runs of records that fit into a request each, in order. */
 export function* chunks(records: readonly OutgoingRecord[], partition: number): Generator<Message[]> {

@@ -15,6 +15,8 @@ interface KafkajsEntry {
 const ERROR = 1;
 const WARN = 2;
 const ROUTINE = /group is rebalancing/i;
+/** What these report as errors they try again, and what they give up on is thrown, and told by us. */
+const RETRIED = new Set(['Connection', 'Producer', 'BrokerPool', 'Cluster', 'TransactionManager']);
 /** Bodies of requests and responses, which may be those of a SASL handshake; and what our own lines already have. */
 const DROPPED = new Set(['payload', 'sasl', 'authBytes', 'timestamp', 'logger', 'message']);
 
@@ -25,7 +27,8 @@ export const kafkajsLogCreator = (logger: Logger) => () => {
     const kept = Object.entries(extra).filter(([key]) => !DROPPED.has(key));
     const fields = { ...(namespace !== '' && { namespace }), ...Object.fromEntries(kept) };
     const routine = ROUTINE.test(message) || ROUTINE.test(String(extra['error'] ?? ''));
-    if (level <= WARN && routine) log.info(fields, message);
+    if (RETRIED.has(namespace)) log.debug(fields, message);
+    else if (level <= WARN && routine) log.info(fields, message);
     else if (level === ERROR) log.error(fields, message);
     else if (level === WARN) log.warn(fields, message);
     else log.debug(fields, message);

@@ -175,7 +175,8 @@ async function readTitles(config: Config): Promise<Map<string, string>> {
   for await (const chunk of chunks) {
     for (const row of chunk) {
       const value = toValue(row);
-      if (typeof value === 'object' && value !== null && 'movieId' in value) titles.set(`movie:${value['movieId']}`, String(value['title']));
+      if (typeof value === 'object' && value !== null && 'movieId' in value)
+        titles.set(`movie:${value['movieId']}`, String(value['title']));
     }
   }
   return titles;

@@ -6,12 +6,31 @@ import { addDown } from './down.ts';
 import { addEncode } from './encode.ts';
 import { addExplain } from './explain.ts';
 import { addModel } from './model.ts';
+import { addProduce } from './produce.ts';
 import { addQuery } from './query.ts';
 import { addReplay } from './replay.ts';
+import { addReset } from './reset.ts';
+import { addRun } from './run.ts';
 import { addStatus } from './status.ts';
+import { addTopics } from './topics.ts';
 import { addUp } from './up.ts';
 
 export function addCommands(program: Command): void {
-  for (const add of [addDemo, addReplay, addEncode, addQuery, addModel, addExplain, addDoctor, addUp, addDown, addStatus])
-    add(program);
+  const commands = [
+    addDemo,
+    addRun,
+    addReplay,
+    addEncode,
+    addQuery,
+    addTopics,
+    addProduce,
+    addReset,
+    addModel,
+    addExplain,
+    addDoctor,
+    addUp,
+    addDown,
+    addStatus,
+  ];
+  for (const add of commands) add(program);
 }

@@ -159,14 +159,16 @@ describe('kafkajs', () => {
     const { logger, parsed, lines } = capture();
     const create: KafkajsLogCreator = kafkajsLogCreator(logger);
     const log = create(logLevel.DEBUG);
-    const entry = (level: logLevel, message: string, extra: object) =>
-      log({ namespace: 'Connection', level, label: '', log: { timestamp: '', logger: 'kafkajs', message, ...extra } });
+    const entry = (level: logLevel, message: string, extra: object, namespace = 'Runner') =>
+      log({ namespace, level, label: '', log: { timestamp: '', logger: 'kafkajs', message, ...extra } });
     entry(logLevel.INFO, 'Consumer has joined the group', { memberId: 'm' });
     entry(logLevel.WARN, 'The group is rebalancing, re-joining', { groupId: 'g' });
     entry(logLevel.ERROR, 'Response Heartbeat', { error: 'The group is rebalancing, so a rejoin is needed' });
     entry(logLevel.ERROR, 'Connection timeout', { broker: 'b:9092' });
     entry(logLevel.WARN, 'slow', { sasl: { password: 'hunter2' } });
-    entry(logLevel.DEBUG, 'Request SaslAuthenticate', { payload: Buffer.from('hunter2'), authBytes: 'hunter2', size: 3 });
+    const handshake = { payload: Buffer.from('hunter2'), authBytes: 'hunter2', size: 3 };
+    entry(logLevel.DEBUG, 'Request SaslAuthenticate', handshake, 'Connection');
+    entry(logLevel.ERROR, 'Failed to send messages: NOT_LEADER', { retryCount: 0 }, 'Producer');
     expect(parsed().map(({ level, msg }) => `${String(level)} ${String(msg)}`)).toEqual([
       'debug Consumer has joined the group',
       'info The group is rebalancing, re-joining',
@@ -174,6 +176,8 @@ describe('kafkajs', () => {
       'error Connection timeout',
       'warn slow',
       'debug Request SaslAuthenticate',
+      // It tries again; what it gives up on is thrown.
+      'debug Failed to send messages: NOT_LEADER',
     ]);
     expect(parsed()[5]).toMatchObject({ part: 'kafkajs', namespace: 'Connection', size: 3 });
     expect(lines.join('')).not.toContain('hunter2');

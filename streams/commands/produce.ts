@@ -1,0 +1,74 @@
+/** `hstu-streams produce`: the events of files into the topic that `run` consumes. */
+import type { Command } from 'commander';
+import { count, duration } from '../../infra/console/format.ts';
+import { startProgress } from '../../infra/console/progress.ts';
+import { openFileSource } from '../../infra/files/merge-by-time.ts';
+import { ActionProducer } from '../../infra/kafka/action-producer.ts';
+import { kafkaClient } from '../../infra/kafka/kafka-client.ts';
+import type { UserAction } from '../../schemas/action.ts';
+import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
+import { PipelineError } from '../../schemas/errors.ts';
+import { loadConfig } from '../load-config.ts';
+import { requireKafka } from '../require-kafka.ts';
+import { onInterrupt } from './interrupt.ts';
+import { collect, positiveInteger } from './options.ts';
+
+/** Actions sent together. */
+const BATCH = 1_000;
+
+export function addProduce(program: Command): void {
+  program
+    .command('produce')
+    .description('write the events of source.files, in event-time order, to the user-actions topic')
+    .requiredOption('-c, --config <file>', 'configuration, YAML')
+    .option('--limit <events>', 'stop after this many events', positiveInteger)
+    .option('--rate <events>', 'events a second, at most', positiveInteger)
+    .option('--set <key=value>', 'override a setting (repeatable)', collect, [])
+    .action(async (options: { config: string; limit?: number; rate?: number; set: string[] }) => {
+      const config = requireKafka(
+        await loadConfig({ file: options.config, environment: process.env, assignments: options.set }),
+        options.config,
+      );
+      if (config.source === undefined) throw new PipelineError('CONFIG_INVALID', `${options.config}: source.files: missing`);
+      const files = await openFileSource(config.source.files, { ...config.time, ...config.source });
+      const mappings = new Map(files.topics.map((topic, i) => [topic, files.mappings[i]!]));
+      const producer = await ActionProducer.open(kafkaClient(config.kafka), config.kafka, new AvroCodec());
+      const interrupt = onInterrupt(() => undefined);
+      const end = Math.min(options.limit ?? files.total, files.total);
+      const bar = startProgress('producing', end);
+      const began = performance.now();
+      let sent = 0;
+      let refused = 0;
+      let batch: UserAction[] = [];
+      const flush = async () => {
+        await producer.send(batch);
+        sent += batch.length;
+        bar.update(sent + refused, '');
+        const dueMs = options.rate === undefined ? 0 : (1000 * sent) / options.rate - (performance.now() - began);
+        if (dueMs > 0) await new Promise((resolve) => setTimeout(resolve, dueMs));
+        batch = [];
+      };
+      const batchSize = Math.min(BATCH, options.rate ?? BATCH);
+      try {
+        for (const { record } of files.records(0, end)) {
+          if (interrupt.signal.aborted) break;
+          const decoded = mappings.get(record.position.topic)!.decode(record);
+          if (!decoded.ok) {
+            refused += 1;
+            continue;
+          }
+          const { position: _, ...action } = decoded.action;
+          batch.push(action);
+          if (batch.length === batchSize) await flush();
+        }
+        if (batch.length > 0) await flush();
+      } finally {
+        bar.stop();
+        interrupt.dispose();
+        await producer.close();
+      }
+      const elapsedMs = performance.now() - began;
+      const rest = refused === 0 ? '' : `; ${count(refused)} rows of the files are no actions and were left out`;
+      console.log(`produced ${count(sent)} events in ${duration(elapsedMs)} (${count((1000 * sent) / elapsedMs)}/s)${rest}`);
+    });
+}

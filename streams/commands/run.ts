@@ -1,0 +1,63 @@
+/** `hstu-streams run`: an instance of the consumer deployment. */
+import type { Command } from 'commander';
+import { kafkajsLogCreator } from '../../infra/telemetry/kafkajs-log.ts';
+import { createLogger } from '../../infra/telemetry/log.ts';
+import { loadBundle } from '../../models/hstu/bundle.ts';
+import { LiveTelemetry } from '../live/observe-live.ts';
+import { openLive } from '../live/open-live.ts';
+import { loadConfig } from '../load-config.ts';
+import { requireKafka } from '../require-kafka.ts';
+import { onInterrupt } from './interrupt.ts';
+import { collect } from './options.ts';
+
+/** Beyond the drain: leaving the group, closing connections. */
+const CLOSE_MS = 10_000;
+
+export function addRun(program: Command): void {
+  program
+    .command('run')
+    .description('consume user actions from Kafka and keep embeddings and candidate scores current; SIGTERM drains and commits')
+    .requiredOption('-c, --config <file>', 'configuration, YAML')
+    .option('--set <key=value>', 'override a setting, such as kafka.delivery=at-least-once (repeatable)', collect, [])
+    .action(async (options: { config: string; set: string[] }) => {
+      const config = requireKafka(
+        await loadConfig({ file: options.config, environment: process.env, assignments: options.set }),
+        options.config,
+      );
+      const { kafka, telemetry } = config;
+      const secrets = [kafka.sasl?.password, kafka.schemaRegistry?.password].filter((secret) => secret !== undefined);
+      const logger = createLogger({ level: telemetry.logLevel, name: kafka.applicationId, secrets });
+      const bundle = await loadBundle(config.bundle);
+      const told = new LiveTelemetry({ config, bundle, logger, version: program.version() ?? '' });
+      const interrupt = onInterrupt(() => {
+        logger.info('stopping: finishing and committing what was read');
+        setTimeout(() => {
+          logger.error('not stopped in time: ending; what was not committed will be done again');
+          process.exit(1);
+        }, kafka.drainTimeoutMs + CLOSE_MS).unref();
+      });
+      try {
+        const port = await told.listen();
+        logger.info({ port, model: bundle.digest.slice(0, 16), delivery: kafka.delivery }, `healthz, readyz, metrics on ${port}`);
+        const live = await openLive({
+          config,
+          bundle,
+          observer: told.observer,
+          pipelineObserver: told.pipelineObserver,
+          logCreator: kafkajsLogCreator(logger),
+        });
+        told.attach(live);
+        try {
+          await live.run(interrupt.signal);
+        } finally {
+          await live.close();
+        }
+      } catch (error) {
+        logger.error({ err: error }, 'the stream has failed');
+        throw error;
+      } finally {
+        await told.close();
+        interrupt.dispose();
+      }
+    });
+}

@@ -1,0 +1,211 @@
+/** One input partition in this instance's hands: its producer, its state, its records, from taking over to handing over. */
+import type { Kafka } from 'kafkajs';
+import type { ChangelogReader } from '../../infra/kafka/changelog-reader.ts';
+import type { PartitionFetcher } from '../../infra/kafka/partition-fetcher.ts';
+import { type OutgoingRecord, type OutgoingRecords, PartitionProducer } from '../../infra/kafka/partition-producer.ts';
+import { changelogOf } from '../../infra/kafka/topics.ts';
+import { PersistentSequenceStore } from '../../operators/index.ts';
+import type { SourceRecord } from '../../schemas/action.ts';
+import type { OutputBatch } from '../../schemas/batch.ts';
+import type { Config, KafkaConfig } from '../../schemas/config.ts';
+import type { InputPositions, StateChange, StatePosition, StateSignature } from '../../schemas/state.ts';
+import { PartitionSource } from './partition-source.ts';
+import { encodePosition, POSITION_KEY } from './position-record.ts';
+import { type RestoredState, restoreState } from './restore-state.ts';
+
+/** What all partitions of an instance share. */
+export interface TaskParts {
+  readonly kafka: Kafka;
+  readonly config: Config & { readonly kafka: KafkaConfig };
+  readonly fetcher: PartitionFetcher;
+  readonly changelog: ChangelogReader;
+  readonly signature: StateSignature;
+  /** @throws PipelineError `STATE_INCOMPATIBLE` */
+  readonly requireCompatible: (found: StateSignature, where: string) => void;
+  readonly window: { readonly maxLength: number; readonly blockLength: number };
+  readonly hotUsersPerPartition: number;
+  readonly topics: readonly string[];
+  readonly prepare?: ((records: readonly SourceRecord[]) => Promise<void>) | undefined;
+  /** Outputs as records by topic. */
+  readonly outputs: (batch: OutputBatch) => OutgoingRecords;
+  /** Next offset that the group has committed, by topic; absent for none. */
+  readonly committedOffsets: (partition: number) => Promise<InputPositions>;
+  readonly now: () => number;
+  readonly observer: TaskObserver;
+}
+
+export interface TaskObserver {
+  readonly onRestore?: (partition: number, done: number, total: number) => void;
+  /** Something that an operator should read, and that did not stop the stream. */
+  readonly onNotice?: (message: string, facts: Readonly<Record<string, unknown>>) => void;
+  readonly onCommit?: (partition: number, seconds: number) => void;
+  /** A commit that failed: its transaction is aborted, now or by the next owner. */
+  readonly onAborted?: (partition: number) => void;
+  /** Records `from` to `to` were deleted by retention before they were read. */
+  readonly onLost?: (at: { readonly topic: string; readonly partition: number }, from: number, to: number) => void;
+}
+
+export class PartitionTask {
+  readonly partition: number;
+  readonly sequences: PersistentSequenceStore;
+  readonly #parts: TaskParts;
+  readonly #producer: PartitionProducer;
+  readonly #state: RestoredState;
+  readonly #source: PartitionSource;
+  readonly #changelog: string;
+  #inputs: InputPositions;
+  /** The local store's last write: behind the transaction, and repaired from the changelog where it is lost. */
+  #storing: Promise<void> = Promise.resolve();
+  #committing: Promise<void> = Promise.resolve();
+
+  /**
+   * Takes the partition over: fences the owner before, brings the state up to date, finds where to go on.
+   *
+   * @throws PipelineError; `DOMException` `AbortError` when stopped
+   */
+  static async open(partition: number, parts: TaskParts, signal: AbortSignal): Promise<PartitionTask> {
+    const producer = new PartitionProducer(parts.kafka, parts.config.kafka, partition);
+    let state: RestoredState | undefined;
+    try {
+      await producer.open();
+      signal.throwIfAborted();
+      state = await restoreState(partition, parts, signal);
+      const inputs = await startPositions(partition, parts, state.position);
+      return new PartitionTask(partition, parts, producer, state, inputs);
+    } catch (error) {
+      await state?.store.close();
+      await producer.close();
+      throw error;
+    }
+  }
+
+  private constructor(
+    partition: number,
+    parts: TaskParts,
+    producer: PartitionProducer,
+    state: RestoredState,
+    inputs: InputPositions,
+  ) {
+    this.partition = partition;
+    this.#parts = parts;
+    this.#producer = producer;
+    this.#state = state;
+    this.#inputs = inputs;
+    this.#changelog = changelogOf(parts.config.kafka);
+    const { batchEvents, maxInFlightBatches } = parts.config.kafka;
+    this.sequences = new PersistentSequenceStore({
+      reader: state.store,
+      window: parts.window,
+      seenLimit: parts.config.sequence.seenLimit,
+      hotUsers: parts.hotUsersPerPartition,
+    });
+    this.#source = new PartitionSource({
+      partition,
+      topics: parts.topics,
+      fetched: parts.fetcher,
+      batchEvents,
+      maxInFlightBatches,
+      prepare: parts.prepare,
+      now: parts.now,
+    });
+    for (const topic of parts.topics) parts.fetcher.assign({ topic, partition }, inputs[topic]!);
+  }
+
+  get source(): PartitionSource {
+    return this.#source;
+  }
+
+  /** Of the local store on disk. */
+  get storeBytes(): number {
+    return this.#state.store.bytes;
+  }
+
+  /** Next offset to be committed, by input topic. */
+  get inputs(): InputPositions {
+    return this.#inputs;
+  }
+
+  /** Commits state, offsets and, where they belong into the transaction, outputs. One at a time. */
+  commit(batch: OutputBatch): Promise<void> {
+    this.#committing = this.#commit(batch);
+    this.#committing.catch(() => this.#parts.observer.onAborted?.(this.partition));
+    return this.#committing;
+  }
+
+  async #commit(batch: OutputBatch): Promise<void> {
+    const { outputs, config, signature, now, observer } = this.#parts;
+    const began = performance.now();
+    const inputs = { ...this.#inputs, [batch.source.topic]: batch.source.nextOffset };
+    const changes: readonly StateChange[] = batch.state?.changes ?? [];
+    const position: StatePosition = { stateId: this.#state.stateId, inputs, signature };
+    const records = new Map<string, readonly OutgoingRecord[]>(config.kafka.delivery === 'exactly-once' ? outputs(batch) : []);
+    records.set(this.#changelog, [...changes, { key: POSITION_KEY, value: encodePosition(position) }]);
+    const ends = await this.#producer.commit({ records, inputs: { [batch.source.topic]: batch.source.nextOffset } });
+    this.#inputs = inputs;
+    // One write at a time; a commit waits for the one before, so that at most one is outstanding.
+    await this.#storing;
+    const meta = { position, changelogOffset: ends.get(this.#changelog)!, savedAtMs: now() };
+    this.#storing = this.#state.store.write(changes, meta).then(() => {
+      if (batch.state !== undefined) this.sequences.committed(batch.state.mark);
+    });
+    // Its fault is met by the next commit, or by the close.
+    this.#storing.catch(() => undefined);
+    observer.onCommit?.(this.partition, (performance.now() - began) / 1000);
+  }
+
+  /** Empties the local store, so that the next to open it restores it from the changelog. Before `close`. */
+  async discardStore(): Promise<void> {
+    await this.#settled();
+    await this.#state.store.clear();
+  }
+
+  /** Hands the partition over. What was not committed is as if it had not been. */
+  async close(): Promise<void> {
+    for (const topic of this.#parts.topics) this.#parts.fetcher.unassign({ topic, partition: this.partition });
+    await this.#settled();
+    await this.#state.store.close();
+    await this.#producer.close();
+  }
+
+  /** A commit under way is left to end, well or not: its transaction is settled by the next owner's producer. */
+  async #settled(): Promise<void> {
+    await this.#committing.catch(() => undefined);
+    await this.#storing.catch(() => undefined);
+  }
+}
+
+/** By the state, for it holds what was done; else what the group committed; else as configured. */
+async function startPositions(
+  partition: number,
+  { topics, fetcher, config, committedOffsets, observer }: TaskParts,
+  position: StatePosition | undefined,
+): Promise<InputPositions> {
+  const committed = await committedOffsets(partition);
+  const starts: Record<string, number> = {};
+  for (const topic of topics) {
+    const known = position?.inputs[topic];
+    const group = committed[topic];
+    if (known !== undefined && group !== undefined && group !== known)
+      observer.onNotice?.('the committed offset is not where the state stands; going on where the state stands', {
+        topic,
+        partition,
+        committed: group,
+        state: known,
+        mend: 'to process again, use hstu-streams reset',
+      });
+    if (position === undefined && group !== undefined)
+      observer.onNotice?.('there is no state behind the committed offset; users begin with empty sequences', {
+        topic,
+        partition,
+        committed: group,
+        mend: 'if this is not after a reset, the changelog is lost: hstu-streams reset --to earliest rebuilds it from the input',
+      });
+    const start = known ?? group;
+    if (start !== undefined) starts[topic] = start;
+    else {
+      const { first, end } = await fetcher.offsets({ topic, partition });
+      starts[topic] = config.kafka.startFrom === 'earliest' ? first : end;
+    }
+  }
+  return starts;
+}

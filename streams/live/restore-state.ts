@@ -1,0 +1,120 @@
+/** Brings a partition's local store up to date with its changelog: from where it stands, or from nothing. */
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import { TOMBSTONES_KEPT_MS } from '../../infra/kafka/topics.ts';
+import { openStateStore, type StateStore } from '../../infra/store/state-store.ts';
+import type { SourceRecord } from '../../schemas/action.ts';
+import type { StateChange, StatePosition } from '../../schemas/state.ts';
+import type { TaskParts } from './partition-task.ts';
+import { decodePosition, isPosition } from './position-record.ts';
+
+/** Stored with every commit, in the same transaction of the local store. */
+export interface StateMeta {
+  /** Absent while a restore from nothing is under way. */
+  readonly position?: StatePosition;
+  /** Offset after the newest changelog record that is applied; that record is the position's. */
+  readonly changelogOffset: number;
+  readonly savedAtMs: number;
+}
+
+export interface RestoredState {
+  readonly store: StateStore<StateMeta>;
+  readonly stateId: string;
+  /** Absent: nothing was ever committed. */
+  readonly position: StatePosition | undefined;
+}
+
+/** Half of the time for which tombstones are kept: a store that was away for longer may have missed a removal. */
+const MAX_AGE_MS = TOMBSTONES_KEPT_MS / 2;
+
+/**
+ * Opens the partition's store and applies what the changelog has more.
+ *
+ * Called by the partition's only producer, so nobody else writes. A store that is damaged, older than the changelog's
+ * tombstones, or not of this changelog (after a reset) is emptied, which is said, and restored from the start.
+ *
+ * @throws PipelineError `STATE_INCOMPATIBLE`, `STATE_CORRUPTED` (of the changelog), Kafka's; `AbortError` when stopped
+ */
+export async function restoreState(partition: number, parts: TaskParts, signal: AbortSignal): Promise<RestoredState> {
+  const { config, changelog, observer, now } = parts;
+  const path = join(config.state.path, config.kafka.applicationId, String(partition));
+  const { store, rebuilt } = await openStateStore<StateMeta>({ path });
+  try {
+    const meta = store.meta();
+    const { first, end } = await changelog.offsets(partition);
+    const reason = rebuilt ?? (meta && whyUnusable(meta, { first, end, now: now() }));
+    let position: StatePosition | undefined;
+    if (reason === undefined && meta?.position !== undefined) {
+      // Begins at the newest record that the store has, to see whether it is still the same.
+      position = await catchUp(partition, parts, signal, store, { from: meta.changelogOffset - 1, known: meta.position });
+      if (position !== undefined) return { store, stateId: position.stateId, position };
+    }
+    if (meta !== undefined || rebuilt !== undefined) {
+      const why = reason ?? 'it is of another state than the changelog';
+      observer.onNotice?.('the local store is restored from the changelog', { partition, path, reason: why });
+      await store.clear();
+    }
+    position = await catchUp(partition, parts, signal, store, { from: first });
+    return { store, stateId: position?.stateId ?? randomUUID(), position };
+  } catch (error) {
+    await store.close();
+    throw error;
+  }
+}
+
+/** Applies the changelog from `from` to its end; undefined where it holds no position, or another state's than `known`. */
+async function catchUp(
+  partition: number,
+  { changelog, requireCompatible, observer, now }: TaskParts,
+  signal: AbortSignal,
+  store: StateStore<StateMeta>,
+  { from, known }: { readonly from: number; readonly known?: StatePosition },
+): Promise<StatePosition | undefined> {
+  const where = `partition ${partition}`;
+  let position: StatePosition | undefined;
+  let foreign = false;
+  const changesOf = (records: readonly SourceRecord[]): StateChange[] => {
+    const changes = new Map<string, StateChange>();
+    for (const { key, value } of records) {
+      if (key === null || key === undefined) continue;
+      if (isPosition(key)) {
+        position = decodePosition(value as Uint8Array, where);
+        foreign ||= known !== undefined && position.stateId !== known.stateId;
+        if (!foreign) requireCompatible(position.signature, where);
+      } else {
+        // The last of a key wins: the earlier ones need not be written.
+        changes.set((key as Buffer).toString('latin1'), { key, value: value as Uint8Array | null });
+      }
+    }
+    return [...changes.values()];
+  };
+  await changelog.readToEnd({
+    partition,
+    from,
+    signal,
+    apply: async ({ records, nextOffset }, end) => {
+      const changes = changesOf(records);
+      if (foreign) return;
+      const newest = records.at(-1)?.position.offset ?? nextOffset - 1;
+      const reached = position ?? known;
+      await store.write(changes, {
+        ...(reached !== undefined && { position: reached }),
+        changelogOffset: newest + 1,
+        savedAtMs: now(),
+      });
+      observer.onRestore?.(partition, nextOffset - from, Math.max(nextOffset, end) - from);
+    },
+  });
+  return foreign ? undefined : position;
+}
+
+function whyUnusable(
+  { changelogOffset, savedAtMs, position }: StateMeta,
+  { first, end, now }: { readonly first: number; readonly end: number; readonly now: number },
+): string | undefined {
+  if (position === undefined) return 'its restoring was broken off';
+  if (changelogOffset > end) return `it stands at changelog offset ${changelogOffset}, and the changelog ends at ${end}`;
+  if (changelogOffset <= first) return `it stands at changelog offset ${changelogOffset}, and the changelog begins at ${first}`;
+  if (now - savedAtMs > MAX_AGE_MS) return `it was last written ${Math.round((now - savedAtMs) / 86_400_000)} days ago`;
+  return undefined;
+}

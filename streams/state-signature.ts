@@ -1,0 +1,46 @@
+/** Whether a partition's state can be gone on with: by this model, this window, this program. */
+import { createHash } from 'node:crypto';
+import type { Bundle } from '../models/hstu/bundle.ts';
+import { PipelineError } from '../schemas/errors.ts';
+import type { StateSignature } from '../schemas/state.ts';
+
+/** Layout of the state's records; a change of it makes older state unreadable. */
+const FORMAT = 1;
+
+export function signatureOf(bundle: Bundle, seenLimit: number): StateSignature {
+  const { maxLength, blockLength } = bundle.config.window;
+  const vocabulary = { size: bundle.entities.length, digest: vocabularyDigest(bundle.entities, bundle.entities.length) };
+  return { format: FORMAT, window: { maxLength, blockLength }, seenLimit, vocabulary };
+}
+
+/**
+ * @throws PipelineError `STATE_INCOMPATIBLE` listing every difference. A vocabulary that begins with the state's is no
+ *   difference: rows keep their meaning
+ */
+export function requireCompatible(found: StateSignature, bundle: Bundle, wanted: StateSignature, where: string): void {
+  const problems: string[] = [];
+  const differ = (what: string, was: unknown, is: unknown) => was !== is && problems.push(`${what}: was ${was}, is ${is}`);
+  differ('format', found.format, wanted.format);
+  differ('window.maxLength of the bundle', found.window.maxLength, wanted.window.maxLength);
+  differ('window.blockLength of the bundle', found.window.blockLength, wanted.window.blockLength);
+  differ('sequence.seenLimit', found.seenLimit, wanted.seenLimit);
+  const { size, digest } = found.vocabulary;
+  if (size > bundle.entities.length) problems.push(`entities: the state knows ${size}, the bundle has ${bundle.entities.length}`);
+  else if (digest !== vocabularyDigest(bundle.entities, size))
+    problems.push(`entities: the bundle's first ${size} are not those that the state was made with`);
+  if (problems.length > 0)
+    throw new PipelineError(
+      'STATE_INCOMPATIBLE',
+      [
+        `the state of ${where} was made with other settings:`,
+        ...problems,
+        'go back to them, or begin a new state: hstu-streams reset',
+      ].join('\n  '),
+    );
+}
+
+function vocabularyDigest(entities: readonly string[], size: number): string {
+  const hash = createHash('sha256');
+  for (let i = 0; i < size; i++) hash.update(`${entities[i]}\n`);
+  return hash.digest('hex').slice(0, 16);
+}

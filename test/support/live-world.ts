@@ -1,0 +1,321 @@
+/** A deployment of its own on a real broker: topics, instances as processes, a producer, and eyes for what was committed. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Kafka } from 'kafkajs';
+import { stringify } from 'yaml';
+import { ActionProducer } from '../../infra/kafka/action-producer.ts';
+import type { LocalKafka } from '../../infra/kafka/broker/local-kafka.ts';
+import { kafkaClient } from '../../infra/kafka/kafka-client.ts';
+import { PartitionFetcher } from '../../infra/kafka/partition-fetcher.ts';
+import { createTopics } from '../../infra/kafka/topics.ts';
+import type { Bundle } from '../../models/hstu/bundle.ts';
+import { Tokenizer } from '../../models/hstu/tokenizer.ts';
+import { EncoderEngine } from '../../models/worker/engine.ts';
+import { UserSequence } from '../../operators/index.ts';
+import type { SourceRecord, UserAction } from '../../schemas/action.ts';
+import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
+import type { RecordTypes } from '../../schemas/avro/record-shapes.ts';
+import type { RecordName } from '../../schemas/avro/schemas.ts';
+import { parseConfig } from '../../schemas/config.ts';
+import { Fault } from '../../schemas/record-fields.ts';
+import { type LiveConfig, requireKafka } from '../../streams/require-kafka.ts';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+
+export interface LiveWorldOptions {
+  readonly broker: Pick<LocalKafka, 'connection'>;
+  /** Distinct: prefix of topics, group and folders. */
+  readonly name: string;
+  /** Folder of the bundle, and the bundle. */
+  readonly bundlePath: string;
+  readonly bundle: Bundle;
+  /** Settings over the world's own, as in a configuration file. */
+  readonly settings?: Record<string, Record<string, unknown> | string>;
+}
+
+export interface Output<N extends RecordName> {
+  readonly record: SourceRecord;
+  readonly key: string;
+  /** Null: a tombstone. */
+  readonly value: RecordTypes[N] | null;
+}
+
+export class LiveWorld {
+  readonly config: LiveConfig;
+  readonly kafka: Kafka;
+  readonly folder: string;
+  readonly #bundle: Bundle;
+  readonly #instances: Instance[] = [];
+  readonly #codec = new AvroCodec();
+  #producer: ActionProducer | undefined;
+
+  static async create(options: LiveWorldOptions): Promise<LiveWorld> {
+    const world = new LiveWorld(options);
+    await mkdir(world.folder, { recursive: true });
+    await createTopics(world.kafka, world.config.kafka);
+    world.#producer = await ActionProducer.open(world.kafka, world.config.kafka, world.#codec);
+    return world;
+  }
+
+  private constructor({ broker, name, bundlePath, bundle, settings = {} }: LiveWorldOptions) {
+    const topic = (suffix: string) => `${name}-${suffix}`;
+    this.folder = join(ROOT, '.hstu', 'live-tests', name);
+    this.#bundle = bundle;
+    const { kafka, ...rest } = settings;
+    const input = {
+      bundle: bundlePath,
+      publish: 'every-event',
+      telemetry: { port: 0, shadowSampleRate: 0 },
+      encoder: { kvBudgetBytes: 64 * 2 ** 20 },
+      ...rest,
+      kafka: {
+        ...broker.connection(),
+        applicationId: name,
+        topics: {
+          userActions: topic('actions'),
+          candidateRequests: topic('requests'),
+          erasures: topic('erasures'),
+          userEmbeddings: topic('embeddings'),
+          candidateScores: topic('scores'),
+          deadLetters: topic('letters'),
+        },
+        partitions: 4,
+        sessionTimeoutMs: 6_000,
+        heartbeatIntervalMs: 300,
+        transactionTimeoutMs: 20_000,
+        ...(kafka as Record<string, unknown>),
+      },
+    };
+    this.config = requireKafka(parseConfig(input, 'this test'), 'this test');
+    this.kafka = kafkaClient(this.config.kafka);
+  }
+
+  async produce(actions: readonly UserAction[], batch = 500): Promise<void> {
+    for (let i = 0; i < actions.length; i += batch) await this.#producer!.send(actions.slice(i, i + batch));
+  }
+
+  /** Starts an instance as a process. `name` is its state folder: the same name later finds the state again. */
+  async start(name: string): Promise<Instance> {
+    const instance = await Instance.start(name, this.folder, this.config);
+    this.#instances.push(instance);
+    return instance;
+  }
+
+  /** All committed records of a topic, partition by partition. */
+  async read(topic: string): Promise<SourceRecord[]> {
+    const records: SourceRecord[] = [];
+    let wake: () => void = () => undefined;
+    const fetcher = new PartitionFetcher(this.kafka, {
+      maxBufferedBytes: 64 * 2 ** 20,
+      onData: () => wake(),
+      onError: (error) => {
+        throw error;
+      },
+    });
+    await fetcher.connect([topic]);
+    for (let partition = 0; partition < this.config.kafka.partitions; partition++) {
+      const { first, end } = await fetcher.offsets({ topic, partition });
+      fetcher.assign({ topic, partition }, first);
+      for (let next = first; next < end; ) {
+        const taken = fetcher.take({ topic, partition }, Number.MAX_SAFE_INTEGER);
+        records.push(...taken.records);
+        if (taken.nextOffset > next) next = taken.nextOffset;
+        else
+          await new Promise<void>((resolve) => {
+            wake = resolve;
+          });
+      }
+      fetcher.unassign({ topic, partition });
+    }
+    await fetcher.close();
+    return records;
+  }
+
+  async outputs<N extends RecordName>(topic: string, name: N): Promise<Output<N>[]> {
+    const records = await this.read(topic);
+    return records.map((record) => {
+      const value = record.value === null ? null : this.#codec.decode(name, record.value as Uint8Array);
+      if (value instanceof Fault) throw new Error(`${topic}: ${value.message}`);
+      return { record, key: Buffer.from(record.key ?? []).toString(), value };
+    });
+  }
+
+  /** Records committed as consumed, all partitions of the input together. */
+  async consumed(): Promise<number> {
+    const admin = this.kafka.admin();
+    await admin.connect();
+    try {
+      const topic = this.config.kafka.topics.userActions;
+      const [answer] = await admin.fetchOffsets({ groupId: this.config.kafka.applicationId, topics: [topic] });
+      return answer!.partitions.reduce((sum, { offset }) => sum + Math.max(0, Number(offset)), 0);
+    } finally {
+      await admin.disconnect();
+    }
+  }
+
+  /** Waits until that many records are committed as consumed. */
+  async untilConsumed(records: number, timeoutMs = 60_000): Promise<void> {
+    const began = performance.now();
+    for (;;) {
+      const consumed = await this.consumed();
+      if (consumed >= records) return;
+      for (const instance of this.#instances) instance.throwIfFailed();
+      if (performance.now() - began > timeoutMs)
+        throw new Error(
+          `${consumed} of ${records} records consumed after ${timeoutMs} ms\n${this.#instances
+            .map((i) => i.log)
+            .join('\n---\n')
+            .slice(-6000)}`,
+        );
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
+  }
+
+  /**
+   * What the promise says of these actions: in each user's embeddings every version once and in order, the last equal to a
+   * full encode.
+   *
+   * @returns the largest |published − full encode| over the users' last embeddings
+   */
+  async verify(
+    actions: readonly UserAction[],
+  ): Promise<{ readonly users: number; readonly maxDelta: number; readonly problems: string[] }> {
+    const expected = this.#sequencesOf(actions);
+    const outputs = await this.outputs(this.config.kafka.topics.userEmbeddings, 'UserEmbedding');
+    const versions = new Map<string, number[]>();
+    const last = new Map<string, RecordTypes['UserEmbedding']>();
+    for (const { value } of outputs) {
+      if (value === null) continue;
+      const list = versions.get(value.userId) ?? [];
+      versions.set(value.userId, list);
+      list.push(value.version);
+      if ((last.get(value.userId)?.version ?? 0) <= value.version) last.set(value.userId, value);
+    }
+    const problems: string[] = [];
+    const engine = new EncoderEngine(this.#bundle, { kvBudgetBytes: 0 });
+    let maxDelta = 0;
+    for (const [userId, sequence] of expected) {
+      const got = versions.get(userId) ?? [];
+      const wanted = Array.from({ length: sequence.version }, (_, i) => i + 1);
+      if (this.config.publish === 'every-event' && this.config.kafka.delivery === 'exactly-once') {
+        if (got.join() !== wanted.join()) problems.push(`${userId}: versions ${summary(got)}, expected 1…${sequence.version}`);
+      } else if (got.at(-1) === undefined || Math.max(...got) !== sequence.version)
+        problems.push(`${userId}: last version ${Math.max(...got)}, expected ${sequence.version}`);
+      const embedding = last.get(userId);
+      if (embedding === undefined) continue;
+      if (embedding.lineage.sequenceDigest !== sequence.digest) problems.push(`${userId}: made of other tokens`);
+      const window = sequence.snapshot();
+      const segment = { ...window, from: window.entities.length - 1, queryTimeS: Math.floor(embedding.queryTimeMs / 1000) };
+      const [full] = await engine.encode([{ userId, segments: [segment] }]);
+      full!.segments[0]!.rows.forEach((value, d) => {
+        maxDelta = Math.max(maxDelta, Math.abs(value - embedding.embedding[d]!));
+      });
+    }
+    for (const userId of versions.keys()) if (!expected.has(userId)) problems.push(`${userId}: published, and did nothing`);
+    await engine.release();
+    return { users: expected.size, maxDelta, problems };
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#instances.map((instance) => instance.kill()));
+    await this.#producer?.close();
+    await rm(this.folder, { recursive: true, force: true });
+  }
+
+  #sequencesOf(actions: readonly UserAction[]): Map<string, UserSequence> {
+    const tokenizer = new Tokenizer(this.#bundle);
+    const users = new Map<string, UserSequence>();
+    const { window } = this.#bundle.config;
+    for (const action of actions) {
+      const token = tokenizer.token(action);
+      if (token.kind !== 'token') continue;
+      const sequence = users.get(action.userId) ?? new UserSequence({ window, seenLimit: this.config.sequence.seenLimit });
+      users.set(action.userId, sequence);
+      sequence.add(action.eventId, action.eventTimeMs, token.entity);
+    }
+    return users;
+  }
+}
+
+/** An instance of `hstu-streams run` in a process of its own. */
+export class Instance {
+  readonly #child: ChildProcess;
+  #log = '';
+  #exit: { readonly code: number | null } | undefined;
+  readonly #exited: Promise<void>;
+
+  static async start(name: string, folder: string, config: LiveConfig): Promise<Instance> {
+    const file = join(folder, `${name}.yaml`);
+    await writeFile(file, stringify({ ...config, state: { ...config.state, path: join(folder, name) } }));
+    return new Instance(file);
+  }
+
+  private constructor(file: string) {
+    this.#child = spawn(process.execPath, ['--import', 'tsx', 'streams/cli.ts', 'run', '-c', file], {
+      cwd: ROOT,
+      env: { ...process.env, NO_COLOR: '1' },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    for (const stream of [this.#child.stdout!, this.#child.stderr!])
+      stream.on('data', (chunk: Buffer) => {
+        this.#log = (this.#log + chunk.toString()).slice(-200_000);
+      });
+    this.#exited = new Promise((resolve) => {
+      this.#child.on('exit', (code) => {
+        this.#exit = { code };
+        resolve();
+      });
+    });
+  }
+
+  /** What it has said, on both outputs. */
+  get log(): string {
+    return this.#log;
+  }
+
+  get pid(): number {
+    return this.#child.pid!;
+  }
+
+  /** Resolves when a line of the log matches. */
+  async untilLogged(pattern: RegExp, timeoutMs = 30_000): Promise<void> {
+    const began = performance.now();
+    while (!pattern.test(this.#log)) {
+      if (this.#exit !== undefined) throw new Error(`the instance ended with ${this.#exit.code}:\n${this.#log}`);
+      if (performance.now() - began > timeoutMs) throw new Error(`not logged within ${timeoutMs} ms: ${pattern}\n${this.#log}`);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+
+  untilRunning(timeoutMs = 30_000): Promise<void> {
+    return this.untilLogged(/"state":"RUNNING"/, timeoutMs);
+  }
+
+  throwIfFailed(): void {
+    if (this.#exit !== undefined && this.#exit.code !== 0 && this.#exit.code !== null)
+      throw new Error(`an instance ended with ${this.#exit.code}:\n${this.#log.slice(-4000)}`);
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#child.kill(signal);
+  }
+
+  async kill(): Promise<void> {
+    this.#child.kill('SIGKILL');
+    await this.#exited;
+  }
+
+  /** SIGTERM, and its exit code. */
+  async stop(): Promise<number | null> {
+    this.#child.kill('SIGTERM');
+    await this.#exited;
+    return this.#exit!.code;
+  }
+}
+
+const summary = (versions: readonly number[]): string =>
+  versions.length <= 12
+    ? versions.join(',')
+    : `${versions.slice(0, 6).join(',')}…${versions.slice(-6).join(',')} (${versions.length})`;
