@@ -3,16 +3,68 @@
 import { startProgress } from '../infra/console/progress.ts';
 import { table } from '../infra/console/table.ts';
 import { benchEncode } from './encode.ts';
+import { benchKafka, KAFKA_FIGURES } from './kafka.ts';
 import { commit, machine } from './measure.ts';
+import { benchScore, SCORE_FIGURES } from './score.ts';
 
-const names = ['encode'];
+/** By name: prints its figures. */
+const benchmarks: Readonly<Record<string, (asJson: boolean) => Promise<void>>> = { encode, score, kafka };
+
 const [name = 'encode', ...flags] = process.argv.slice(2);
-if (!names.includes(name) || flags.some((flag) => flag !== '--json')) {
-  process.stderr.write(`usage: npm run bench -- ${names.join('|')} [--json]\n`);
+const benchmark = Object.hasOwn(benchmarks, name) ? benchmarks[name] : undefined;
+if (benchmark === undefined || flags.some((flag) => flag !== '--json')) {
+  process.stderr.write(`usage: npm run bench -- ${Object.keys(benchmarks).join('|')} [--json]\n`);
   process.exit(2);
 }
-const progress = startProgress('encode', 12);
-const encode = await benchEncode((done, _total, label) => progress.update(done, label));
-progress.stop();
-if (flags.includes('--json')) console.log(JSON.stringify({ machine: machine(), commit: commit(), encode }));
-else console.log(table(encode.map((figure) => ({ ...figure }))));
+await benchmark(flags.includes('--json'));
+
+async function encode(asJson: boolean): Promise<void> {
+  const progress = startProgress('encode', 12);
+  const figures = await benchEncode((done, _total, label) => progress.update(done, label));
+  progress.stop();
+  if (asJson) console.log(JSON.stringify({ machine: machine(), commit: commit(), encode: figures }));
+  else console.log(table(figures.map((figure) => ({ ...figure }))));
+}
+
+async function score(asJson: boolean): Promise<void> {
+  const progress = startProgress('score', SCORE_FIGURES);
+  const figures = await benchScore((done, label) => progress.update(done, label));
+  progress.stop();
+  if (asJson) console.log(JSON.stringify({ score: figures.map(({ coldUs: _, ...figure }) => figure) }));
+  else {
+    console.log(table(figures.map((figure) => ({ ...figure, 'coldUs / cachedUs': figure.coldUs / figure.cachedUs }))));
+    console.log(
+      'fullUs: each micro-batch re-encodes the history. coldUs: the request encodes it once and leaves it in the cache.',
+    );
+  }
+}
+
+async function kafka(asJson: boolean): Promise<void> {
+  const progress = startProgress('kafka', KAFKA_FIGURES);
+  const figures = await benchKafka((done, label) => progress.update(done, label));
+  progress.stop();
+  if (asJson) {
+    console.log(JSON.stringify({ kafka: figures }));
+    return;
+  }
+  const { memory, bareConsumer, ...deliveries } = figures;
+  console.log(
+    table([
+      ...Object.entries(deliveries).map(([way, { eventsPerSecond, p50Ms, p99Ms }]) => ({
+        way,
+        eventsPerSecond,
+        'of memory': eventsPerSecond / memory.eventsPerSecond,
+        p50Ms,
+        p99Ms,
+      })),
+      { way: 'memory', ...memory, 'of memory': 1, p50Ms: '', p99Ms: '' },
+      {
+        way: 'bareConsumer',
+        ...bareConsumer,
+        'of memory': bareConsumer.eventsPerSecond / memory.eventsPerSecond,
+        p50Ms: '',
+        p99Ms: '',
+      },
+    ]),
+  );
+}

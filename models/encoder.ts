@@ -1,6 +1,16 @@
 /** The encoder as the rest of the system sees it: users sharded over worker threads, each of which owns its users' KV cache. */
-import type { CacheOutcome, EncodeRequest, EncodeResult, EncoderStats, ScoreRequest, ScoreResult } from '../schemas/encoding.ts';
+import type {
+  CacheOutcome,
+  CandidateRequest,
+  CandidateResult,
+  EncodeRequest,
+  EncodeResult,
+  EncoderStats,
+  ScoreRequest,
+  ScoreResult,
+} from '../schemas/encoding.ts';
 import type { Bundle } from './hstu/bundle.ts';
+import type { Calls } from './worker/protocol.ts';
 import { spawnEncoderWorker } from './worker/spawn.ts';
 import { WorkerHandle } from './worker/worker-handle.ts';
 
@@ -13,6 +23,8 @@ export interface EncoderOptions {
   readonly pageLength?: number;
   /** Rows encoded at once in a prefill. @default 512 */
   readonly prefillRows?: number;
+  /** Candidates judged at once. @default 128 */
+  readonly candidateRows?: number;
 }
 
 /**
@@ -23,11 +35,15 @@ export class HstuEncoder {
   readonly #workers: readonly WorkerHandle[];
   #nextScorer = 0;
 
-  constructor(bundle: Bundle, { workers = 1, kvBudgetBytes = 256 * 1024 * 1024, pageLength, prefillRows }: EncoderOptions = {}) {
+  constructor(
+    bundle: Bundle,
+    { workers = 1, kvBudgetBytes = 256 * 1024 * 1024, pageLength, prefillRows, candidateRows }: EncoderOptions = {},
+  ) {
     const options = {
       kvBudgetBytes: Math.floor(kvBudgetBytes / workers),
       ...(pageLength !== undefined && { pageLength }),
       ...(prefillRows !== undefined && { prefillRows }),
+      ...(candidateRows !== undefined && { candidateRows }),
     };
     this.#workers = Array.from(
       { length: workers },
@@ -40,26 +56,18 @@ export class HstuEncoder {
    *
    * @throws PipelineError `WORKER_CRASHED` (retriable: the request holds all that is needed to try again), `ENCODER_FAILED`
    */
-  async encode(requests: readonly EncodeRequest[]): Promise<readonly EncodeResult[]> {
-    if (this.#workers.length === 1) return requests.length === 0 ? [] : this.#workers[0]!.call('encode', requests);
-    const shards = new Map<number, number[]>();
-    for (const [i, { userId }] of requests.entries()) {
-      const shard = shardOf(userId, this.#workers.length);
-      const members = shards.get(shard);
-      if (members === undefined) shards.set(shard, [i]);
-      else members.push(i);
-    }
-    const results = new Array<EncodeResult>(requests.length);
-    const calls = [...shards].map(async ([shard, members]) => {
-      const answers = await this.#workers[shard]!.call(
-        'encode',
-        members.map((i) => requests[i]!),
-      );
-      for (const [at, i] of members.entries()) results[i] = answers[at]!;
-    });
-    const outcomes = await Promise.allSettled(calls);
-    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
-    return results;
+  encode(requests: readonly EncodeRequest[]): Promise<readonly EncodeResult[]> {
+    return this.#byUser('encode', requests);
+  }
+
+  /**
+   * Judges candidates against their users' windows with the bundle's task heads, one result a request, in request order. The
+   * windows go through the users' KV caches as in `encode`; nothing of a candidate is stored.
+   *
+   * @throws PipelineError as `encode`; `ENCODER_FAILED` where the bundle has no heads or a candidate is no row of its table
+   */
+  scoreCandidates(requests: readonly CandidateRequest[]): Promise<readonly CandidateResult[]> {
+    return this.#byUser('scoreCandidates', requests);
   }
 
   /** Ranks and top-K, one result a request, in request order. Stateless: any worker answers. */
@@ -93,6 +101,30 @@ export class HstuEncoder {
     };
   }
 
+  /** Sends each user's requests to the worker that holds the user's cache; answers in request order. */
+  async #byUser<Name extends ByUser>(
+    name: Name,
+    requests: Calls[Name]['request'],
+  ): Promise<readonly Calls[Name]['response'][number][]> {
+    if (this.#workers.length === 1) return requests.length === 0 ? [] : this.#workers[0]!.call(name, requests);
+    const shards = new Map<number, number[]>();
+    for (const [i, { userId }] of requests.entries()) {
+      const shard = shardOf(userId, this.#workers.length);
+      const members = shards.get(shard);
+      if (members === undefined) shards.set(shard, [i]);
+      else members.push(i);
+    }
+    const results = new Array<Calls[Name]['response'][number]>(requests.length);
+    const calls = [...shards].map(async ([shard, members]) => {
+      const part = members.map((i) => requests[i]!) as unknown as Calls[Name]['request'];
+      const answers = await this.#workers[shard]!.call(name, part);
+      for (const [at, i] of members.entries()) results[i] = answers[at]!;
+    });
+    const outcomes = await Promise.allSettled(calls);
+    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+    return results;
+  }
+
   async close(): Promise<void> {
     await Promise.all(this.#workers.map((worker) => worker.close()));
   }
@@ -102,6 +134,8 @@ export class HstuEncoder {
     return this.#workers[worker]!.kill();
   }
 }
+
+type ByUser = 'encode' | 'scoreCandidates';
 
 /** FNV-1a over the UTF-16 code units (Fowler, Noll and Vo; public domain). */
 function shardOf(userId: string, shards: number): number {

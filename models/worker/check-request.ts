@@ -1,5 +1,5 @@
 /** What the encoder refuses: requests that could only give wrong numbers. */
-import type { BundleConfig } from '../../schemas/bundle-config.ts';
+import { type BundleConfig, servesRetrieval } from '../../schemas/bundle-config.ts';
 import type { CandidateRequest, EncodeRequest, EncodeSegment } from '../../schemas/encoding.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { DIGEST_PAGE } from '../../schemas/sequence-digest.ts';
@@ -28,6 +28,12 @@ export function checkCandidateRequest({ userId, segment, candidates }: Candidate
         ? `candidate row ${outside}; allowed: 1 to ${config.vocabularySize}`
         : windowProblem(segment, config),
   );
+}
+
+/** @throws PipelineError `ENCODER_FAILED` for a bundle whose rows mean nothing beside the entity table */
+export function checkServesRetrieval(config: BundleConfig): void {
+  if (!servesRetrieval(config))
+    throw new PipelineError('ENCODER_FAILED', `bundle ${config.name} only ranks candidates: its config has retrieval false`);
 }
 
 function refuse(userId: string, problem: string | undefined): void {

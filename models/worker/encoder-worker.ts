@@ -33,6 +33,8 @@ async function carryOut(message: ToWorker) {
       return engine.encode(message.request);
     case 'score':
       return engine.score(message.request);
+    case 'scoreCandidates':
+      return engine.scoreCandidates(message.request);
     case 'forget':
       return engine.forget(message.request);
     case 'stats':

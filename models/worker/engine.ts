@@ -16,7 +16,7 @@ import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import type { Bundle } from '../hstu/bundle.ts';
 import { KvCache, type KvCacheOptions } from '../kv-cache/kv-cache.ts';
 import { CandidateScorer } from './candidate-scorer.ts';
-import { checkCandidateRequest, checkEncodeRequest } from './check-request.ts';
+import { checkCandidateRequest, checkEncodeRequest, checkServesRetrieval } from './check-request.ts';
 import type { Job } from './encode-job.ts';
 import { HistoryEncoder } from './history-encoder.ts';
 import { Scorer } from './scorer.ts';
@@ -29,7 +29,7 @@ export interface EngineOptions {
   readonly pageLength?: number;
   /** Rows encoded at once in a prefill; a longer history is prefilled in chunks against its own cached rows. @default 512 */
   readonly prefillRows?: number;
-  /** Candidates judged at once: the fixed size of a micro-batch. @default 64 */
+  /** Candidates judged at once: the fixed size of a micro-batch. @default 128 */
   readonly candidateRows?: number;
 }
 
@@ -54,7 +54,7 @@ export class EncoderEngine {
   /** @param cacheOf tests give a cache that is wrong on purpose, to show that the law would notice */
   constructor(
     bundle: Bundle,
-    { kvBudgetBytes, pageLength = 8, prefillRows = 512, candidateRows = 64 }: EngineOptions,
+    { kvBudgetBytes, pageLength = 8, prefillRows = 512, candidateRows = 128 }: EngineOptions,
     cacheOf: (options: KvCacheOptions) => KvCache = (options) => new KvCache(options),
   ) {
     const { config, digest } = bundle;
@@ -97,7 +97,9 @@ export class EncoderEngine {
     return results;
   }
 
-  score(requests: readonly ScoreRequest[]): Promise<ScoreResult[]> {
+  /** @throws PipelineError `ENCODER_FAILED` where the bundle does not serve retrieval */
+  async score(requests: readonly ScoreRequest[]): Promise<ScoreResult[]> {
+    checkServesRetrieval(this.#bundle.config);
     return this.#scorer.score(requests);
   }
 

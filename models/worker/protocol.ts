@@ -1,5 +1,12 @@
 /** The messages between the encoder's client and its worker threads. Both sides import this file and nothing of each other. */
-import type { EncodeRequest, EncodeResult, ScoreRequest, ScoreResult } from '../../schemas/encoding.ts';
+import type {
+  CandidateRequest,
+  CandidateResult,
+  EncodeRequest,
+  EncodeResult,
+  ScoreRequest,
+  ScoreResult,
+} from '../../schemas/encoding.ts';
 import type { ErrorCode } from '../../schemas/errors.ts';
 import type { Bundle } from '../hstu/bundle.ts';
 import type { EngineOptions, EngineStats } from './engine.ts';
@@ -14,6 +21,7 @@ export interface WorkerStart {
 export interface Calls {
   encode: { readonly request: readonly EncodeRequest[]; readonly response: readonly EncodeResult[] };
   score: { readonly request: readonly ScoreRequest[]; readonly response: readonly ScoreResult[] };
+  scoreCandidates: { readonly request: readonly CandidateRequest[]; readonly response: readonly CandidateResult[] };
   forget: { readonly request: string; readonly response: boolean };
   stats: { readonly request: null; readonly response: EngineStats };
   close: { readonly request: null; readonly response: null };

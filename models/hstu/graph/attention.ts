@@ -7,7 +7,7 @@
  */
 import type { BundleConfig } from '../../../schemas/bundle-config.ts';
 import { type GraphBuilder, MICROSOFT, type Value } from '../../onnx/graph-builder.ts';
-import { type Attention, silu } from './layer.ts';
+import { type Attention, preciseSilu, silu } from './layer.ts';
 
 /** Whether scores carry a relative bias: without one the graphs have no inputs for it. */
 export const hasBias = ({ timeBias, positionBias }: Pick<BundleConfig, 'timeBias' | 'positionBias'>): boolean =>
@@ -19,10 +19,11 @@ export const isLocal = ({ stu }: Pick<BundleConfig, 'stu'>): boolean => (stu?.ma
 /** New rows among themselves. Inputs: `mask (B,1,T,T)`, 1 where row i may see row j, and `bias.l (B,1,T,T)`. */
 export function attentionToNewRows(g: GraphBuilder, config: BundleConfig): Attention {
   const mask = g.input('mask', 'float32', ['B', 1, 'T', 'T']);
+  const activation = config.architecture === 'hstu-stu' ? preciseSilu : silu;
   return ({ q, kTransposed, v }, l) => {
     const scores = g.op('MatMul', [q, kTransposed]); // (B, H, T, T)
-    const biased = hasBias(config) ? g.op('Add', [scores, g.input(`bias.${l}`, 'float32', ['B', 1, 'T', 'T'])]) : scores;
-    return g.op('MatMul', [g.op('Mul', [silu(g, biased), mask]), v]);
+    const bias = hasBias(config) ? g.input(`bias.${l}`, 'float32', ['B', 1, 'T', 'T']) : undefined;
+    return g.op('MatMul', [weightsOf(g, scores, bias, mask, activation), v]);
   };
 }
 
@@ -83,7 +84,7 @@ export function attentionOfCandidates(g: GraphBuilder, config: BundleConfig): At
     const near = biased ? g.ops('Split', [g.input(`near.${l}`, 'float32', [2]), g.ints([1, 1])], 2, { axis: 0 }) : [];
     const dot = (keys: Value) => g.op('ReduceSum', [g.op('Mul', [q, keys]), g.ints([-1])], { keepdims: 1 }); // (1, H, T, 1)
     const sees = (keys: Value, values: Value, bias: Value | undefined) =>
-      g.op('Mul', [weightsOf(g, dot(keys), bias, undefined), values]);
+      g.op('Mul', [weightsOf(g, dot(keys), bias, undefined, preciseSilu), values]);
 
     const scores = g.op('FusedMatMul', [q, flat(`pk.${l}`, dqk)], { transB: 1 }, MICROSOFT); // (1, H, T, C)
     const history = g.op('MatMul', [weightsOf(g, scores, past, mask), flat(`pv.${l}`, dv)]);
@@ -94,8 +95,14 @@ export function attentionOfCandidates(g: GraphBuilder, config: BundleConfig): At
 }
 
 /** `silu(score + bias) * mask`, where there are any. */
-function weightsOf(g: GraphBuilder, scores: Value, bias: Value | undefined, mask: Value | undefined): Value {
-  const weights = silu(g, bias === undefined ? scores : g.op('Add', [scores, bias]));
+function weightsOf(
+  g: GraphBuilder,
+  scores: Value,
+  bias: Value | undefined,
+  mask: Value | undefined,
+  activation: typeof silu = silu,
+): Value {
+  const weights = activation(g, bias === undefined ? scores : g.op('Add', [scores, bias]));
   return mask === undefined ? weights : g.op('Mul', [weights, mask]);
 }
 

@@ -1,0 +1,306 @@
+/**
+ * What Kafka costs: the demo's events from a real broker to committed embeddings, against the same operators fed from memory
+ * and against a bare consumer of the same topic, in one run.
+ */
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Kafka } from 'kafkajs';
+import { lastValueFrom, merge } from 'rxjs';
+import { openFileSource } from '../infra/files/merge-by-time.ts';
+import { ActionProducer, partitionOf } from '../infra/kafka/action-producer.ts';
+import { startKafka } from '../infra/kafka/broker/start-kafka.ts';
+import { kafkaClient } from '../infra/kafka/kafka-client.ts';
+import { PartitionFetcher } from '../infra/kafka/partition-fetcher.ts';
+import { createTopics } from '../infra/kafka/topics.ts';
+import { HstuEncoder } from '../models/encoder.ts';
+import { type Bundle, loadBundle } from '../models/hstu/bundle.ts';
+import { Tokenizer } from '../models/hstu/tokenizer.ts';
+import { InMemorySequenceStore } from '../operators/index.ts';
+import type { SourceRecord, UserAction } from '../schemas/action.ts';
+import { AvroCodec } from '../schemas/avro/avro-codec.ts';
+import { createRecordDecoder } from '../schemas/avro/record-decoder.ts';
+import { Fault } from '../schemas/record-fields.ts';
+import { batchSource } from '../streams/batch-source.ts';
+import { openLive } from '../streams/live/open-live.ts';
+import { loadConfig } from '../streams/load-config.ts';
+import { pipeline } from '../streams/pipeline.ts';
+import { encoderOptions } from '../streams/replay.ts';
+import { type LiveConfig, requireKafka } from '../streams/require-kafka.ts';
+import { median } from './measure.ts';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const PARTITIONS = 4;
+/** Rounds of each way, interleaved; the median counts. */
+const ROUNDS = 3;
+/** For the latency: events a second, a seventh or less of what either way can do, for so many seconds. */
+const LATENCY_RATE = 500;
+const LATENCY_SECONDS = 12;
+/** Of those, the first are not counted: caches fill. */
+const WARM_SECONDS = 2;
+
+type Delivery = LiveConfig['kafka']['delivery'];
+
+export interface KafkaFigures {
+  readonly exactlyOnce: DeliveryFigures;
+  readonly atLeastOnce: DeliveryFigures;
+  readonly memory: { readonly eventsPerSecond: number };
+  readonly bareConsumer: { readonly eventsPerSecond: number };
+}
+
+interface DeliveryFigures {
+  readonly eventsPerSecond: number;
+  /** From an action's append, as its producer stamped it, to its embedding being read by a read-committed consumer, ms. */
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+}
+
+export async function benchKafka(onProgress: (done: number, label: string) => void, events = 60_000): Promise<KafkaFigures> {
+  let done = 0;
+  const progress = (label: string) => onProgress(done++, label);
+  progress('broker');
+  const broker = await startKafka({
+    folder: join(ROOT, '.hstu', 'bench', 'kafka'),
+    jars: join(ROOT, '.hstu', 'kafka', 'libs'),
+    basePort: 0,
+  });
+  try {
+    const base = await loadConfig({ file: join(ROOT, 'examples/movielens/live.yaml') });
+    const bundle = await loadBundle(base.bundle);
+    const actions = await readActions(base, events);
+    const topic = `bench-${Date.now()}`;
+    const configOf = (id: string, delivery: Delivery, input = topic): LiveConfig =>
+      requireKafka(
+        {
+          ...base,
+          state: { ...base.state, path: join(ROOT, '.hstu', 'bench', 'state', id) },
+          kafka: {
+            ...base.kafka!,
+            ...broker.connection(),
+            applicationId: id,
+            delivery,
+            partitions: PARTITIONS,
+            topics: {
+              ...base.kafka!.topics,
+              userActions: input,
+              userEmbeddings: `${id}-embeddings`,
+              candidateScores: `${id}-scores`,
+            },
+          },
+        },
+        'bench',
+      );
+    const kafka = kafkaClient(configOf('fill', 'exactly-once').kafka);
+    progress('producing');
+    await createTopics(kafka, configOf(`fill-${topic}`, 'exactly-once').kafka);
+    const producer = await ActionProducer.open(kafka, configOf('fill', 'exactly-once').kafka, new AvroCodec());
+    for (let i = 0; i < actions.length; i += 1000) await producer.send(actions.slice(i, i + 1000));
+    await producer.close();
+
+    const rates: Record<'memory' | Delivery, number[]> = { memory: [], 'exactly-once': [], 'at-least-once': [] };
+    const bare: number[] = [];
+    for (let round = 0; round < ROUNDS; round++) {
+      progress('from memory');
+      rates.memory.push(await fromMemory(bundle, base, actions));
+      for (const delivery of ['exactly-once', 'at-least-once'] as const) {
+        progress(delivery);
+        rates[delivery].push(await throughput(bundle, configOf(`${topic}-${delivery}-${round}`, delivery), actions.length));
+      }
+      progress('bare consumer');
+      bare.push(await bareConsumer(kafka, topic, actions.length));
+    }
+    const latencyOf = async (delivery: Delivery) => {
+      progress(`latency, ${delivery}`);
+      const id = `${topic}-latency-${delivery}`;
+      return latency(bundle, configOf(id, delivery, `${id}-actions`), actions);
+    };
+    const exactlyOnce = await latencyOf('exactly-once');
+    const atLeastOnce = await latencyOf('at-least-once');
+    return {
+      exactlyOnce: { eventsPerSecond: median(rates['exactly-once']), ...exactlyOnce },
+      atLeastOnce: { eventsPerSecond: median(rates['at-least-once']), ...atLeastOnce },
+      memory: { eventsPerSecond: median(rates.memory) },
+      bareConsumer: { eventsPerSecond: median(bare) },
+    };
+  } finally {
+    await broker.destroy();
+    await rm(join(ROOT, '.hstu', 'bench', 'state'), { recursive: true, force: true });
+  }
+}
+
+/** How often `benchKafka` reports. */
+export const KAFKA_FIGURES = 2 + 4 * ROUNDS + 2;
+
+async function readActions(config: Awaited<ReturnType<typeof loadConfig>>, events: number): Promise<UserAction[]> {
+  const files = await openFileSource(config.source!.files, { ...config.time, ...config.source! });
+  const mappings = new Map(files.topics.map((topic, i) => [topic, files.mappings[i]!]));
+  const actions: UserAction[] = [];
+  for (const { record } of files.records(0, Math.min(events, files.total))) {
+    const decoded = mappings.get(record.position.topic)!.decode(record);
+    if (!decoded.ok) continue;
+    const { position: _, ...action } = decoded.action;
+    actions.push(action);
+  }
+  return actions;
+}
+
+/** The same bytes, decoder, operators, encoder and batch sizes; no broker, no commit. */
+async function fromMemory(
+  bundle: Bundle,
+  config: Awaited<ReturnType<typeof loadConfig>>,
+  actions: readonly UserAction[],
+): Promise<number> {
+  const codec = new AvroCodec();
+  const topic = config.kafka!.topics.userActions;
+  const partitions = Array.from({ length: PARTITIONS }, (): SourceRecord[] => []);
+  const known = new Map<string, number>();
+  for (const action of actions) {
+    const partition = known.get(action.userId) ?? partitionOf(action.userId, PARTITIONS);
+    known.set(action.userId, partition);
+    const records = partitions[partition]!;
+    records.push({
+      position: { topic, partition, offset: records.length },
+      value: codec.encode('UserAction', action),
+      key: Buffer.from(action.userId),
+      timestampMs: Date.now(),
+    });
+  }
+  const encoder = new HstuEncoder(bundle, encoderOptions(config));
+  const tokenizer = new Tokenizer(bundle);
+  const { batchEvents, maxInFlightBatches } = config.kafka!;
+  const stores = partitions.map(() => new InMemorySequenceStore());
+  const began = performance.now();
+  const batches$ = partitions.map((records, partition) =>
+    batchSource({ topic, partition, from: 0, records, batchEvents, maxInFlightBatches, now: Date.now }),
+  );
+  await lastValueFrom(
+    merge(...batches$).pipe(
+      pipeline({
+        settings: config,
+        model: { digest: bundle.digest, window: bundle.config.window, tokenizer },
+        decoder: createRecordDecoder({ ...config.kafka!, ...config.time }),
+        store: ({ partition }) => stores[partition]!,
+        encoder,
+        publisher: { publish: () => Promise.resolve() },
+        committer: { commit: () => Promise.resolve() },
+        now: Date.now,
+      }),
+    ),
+  );
+  const seconds = (performance.now() - began) / 1000;
+  await encoder.close();
+  return actions.length / seconds;
+}
+
+/** From the start of the flow, the group joined, to the last event's commit. */
+async function throughput(bundle: Bundle, config: LiveConfig, events: number): Promise<number> {
+  await createTopics(kafkaClient(config.kafka), config.kafka);
+  const stop = new AbortController();
+  let runningMs = 0;
+  let committed = 0;
+  let endedMs = 0;
+  const live = await openLive({
+    config,
+    bundle,
+    observer: {
+      onState: (state) => {
+        if (state === 'RUNNING') runningMs = performance.now();
+      },
+      onCommitted: (batch) => {
+        committed += batch.source.records.length;
+        if (committed < events) return;
+        endedMs = performance.now();
+        stop.abort();
+      },
+    },
+  });
+  try {
+    await live.run(stop.signal);
+  } finally {
+    await live.close();
+  }
+  return (1000 * committed) / (endedMs - runningMs);
+}
+
+async function bareConsumer(kafka: Kafka, topic: string, events: number): Promise<number> {
+  const consumer = kafka.consumer({ groupId: `bare-${Date.now()}`, maxBytesPerPartition: 2 ** 20 });
+  await consumer.connect();
+  await consumer.subscribe({ topics: [topic], fromBeginning: true });
+  let seen = 0;
+  let firstMs = 0;
+  const rate = await new Promise<number>((resolve, reject) => {
+    consumer
+      .run({
+        autoCommit: false,
+        eachBatch: async ({ batch }) => {
+          firstMs ||= performance.now();
+          seen += batch.messages.length;
+          if (seen >= events) resolve((1000 * seen) / (performance.now() - firstMs));
+        },
+      })
+      .catch(reject);
+  });
+  await consumer.disconnect();
+  return rate;
+}
+
+/** A steady stream of actions, and a reader of the embeddings. */
+async function latency(bundle: Bundle, config: LiveConfig, actions: readonly UserAction[]) {
+  const kafka = kafkaClient(config.kafka);
+  await createTopics(kafka, config.kafka);
+  const codec = new AvroCodec();
+  const stop = new AbortController();
+  const running = new Promise<void>((resolve, reject) => {
+    openLive({ config, bundle, observer: { onState: (state) => state === 'RUNNING' && resolve() } })
+      .then(async (live) => {
+        await live.run(stop.signal).finally(() => live.close());
+      })
+      .catch(reject);
+  });
+  await running;
+  const producer = await ActionProducer.open(kafka, config.kafka, codec);
+  const sentMs = new Map<string, number>();
+  const latencies: number[] = [];
+  const topic = config.kafka.topics.userEmbeddings;
+  const began = performance.now();
+  const reader = new PartitionFetcher(kafka, {
+    maxBufferedBytes: 2 ** 24,
+    maxWaitMs: 50,
+    onError: (error) => {
+      throw error;
+    },
+    onData: (at) => {
+      const nowMs = Date.now();
+      for (const { value } of reader.take(at, 100_000).records) {
+        const embedding = codec.decode('UserEmbedding', value as Uint8Array);
+        if (embedding instanceof Fault) throw new Error(embedding.message);
+        const { topic: from, partition, offset } = embedding.lineage;
+        const sent = sentMs.get(`${from}/${partition}/${offset}`);
+        if (sent !== undefined && performance.now() - began > WARM_SECONDS * 1000) latencies.push(nowMs - sent);
+      }
+    },
+  });
+  await reader.connect([topic]);
+  for (let partition = 0; partition < PARTITIONS; partition++) reader.assign({ topic, partition }, 0);
+
+  const offsets = new Array<number>(PARTITIONS).fill(0);
+  const perTick = LATENCY_RATE / 50;
+  for (let tick = 0; tick < LATENCY_SECONDS * 50; tick++) {
+    const due = began + tick * 20;
+    const wait = due - performance.now();
+    if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
+    const sending = actions.slice(tick * perTick, (tick + 1) * perTick);
+    const atMs = Date.now();
+    for (const { userId } of sending) {
+      const partition = partitionOf(userId, PARTITIONS);
+      sentMs.set(`${config.kafka.topics.userActions}/${partition}/${offsets[partition]!++}`, atMs);
+    }
+    await producer.send(sending, atMs);
+  }
+  await new Promise((resolve) => setTimeout(resolve, 1_000));
+  stop.abort();
+  await Promise.all([producer.close(), reader.close()]);
+  latencies.sort((a, b) => a - b);
+  const at = (share: number) => latencies[Math.min(latencies.length - 1, Math.floor(share * latencies.length))]!;
+  return { p50Ms: at(0.5), p99Ms: at(0.99) };
+}
