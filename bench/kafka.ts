@@ -69,19 +69,20 @@ export async function benchKafka(onProgress: (done: number, label: string) => vo
     const bundle = await loadBundle(base.bundle);
     const actions = await readActions(base, events);
     const topic = `bench-${Date.now()}`;
+    const kafkaConfig = base.kafka!;
     const configOf = (id: string, delivery: Delivery, input = topic): LiveConfig =>
       requireKafka(
         {
           ...base,
           state: { ...base.state, path: join(ROOT, '.hstu', 'bench', 'state', id) },
           kafka: {
-            ...base.kafka!,
-            ...broker.connection(),
+            ...kafkaConfig,
+            brokers: broker.connection().brokers,
             applicationId: id,
             delivery,
             partitions: PARTITIONS,
             topics: {
-              ...base.kafka!.topics,
+              ...kafkaConfig.topics,
               userActions: input,
               userEmbeddings: `${id}-embeddings`,
               candidateScores: `${id}-scores`,
@@ -227,15 +228,17 @@ async function bareConsumer(kafka: Kafka, topic: string, events: number): Promis
   await consumer.connect();
   await consumer.subscribe({ topics: [topic], fromBeginning: true });
   let seen = 0;
-  let firstMs = 0;
+  let joinedMs = 0;
+  consumer.on(consumer.events.GROUP_JOIN, () => {
+    joinedMs = performance.now();
+  });
   const rate = await new Promise<number>((resolve, reject) => {
     consumer
       .run({
         autoCommit: false,
         eachBatch: async ({ batch }) => {
-          firstMs ||= performance.now();
           seen += batch.messages.length;
-          if (seen >= events) resolve((1000 * seen) / (performance.now() - firstMs));
+          if (seen >= events) resolve((1000 * seen) / (performance.now() - joinedMs));
         },
       })
       .catch(reject);
