@@ -15,6 +15,7 @@ import type { Config } from '../../schemas/config.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import { pageDigests } from '../../schemas/sequence-digest.ts';
 import { loadConfig } from '../load-config.ts';
+import { checkBrokers, checkKafkaTopics } from './doctor-kafka.ts';
 import { collect } from './options.ts';
 
 interface Check {
@@ -28,11 +29,11 @@ interface Check {
 export function addDoctor(program: Command): void {
   program
     .command('doctor')
-    .description('check Node, the runtime, ClickHouse, the bundle and the memory; every failure says what mends it')
+    .description('check Node, the runtime, the bundle, the memory, ClickHouse and Kafka; every failure says what mends it')
     .option('-c, --config <file>', 'configuration, YAML', 'examples/movielens/replay.yaml')
     .option('--set <key=value>', 'override a setting (repeatable)', collect, [])
     .action(async (options: { config: string; set: string[] }) => {
-      const settings: { config?: Config; bundle?: Bundle } = {};
+      const settings: { config?: Config; bundle?: Bundle; kafkaAnswers?: boolean } = {};
       const configured = () => {
         if (settings.config === undefined) throw new Error('not checked: the configuration is at fault');
         return settings.config;
@@ -67,6 +68,24 @@ export function addDoctor(program: Command): void {
           name: 'ClickHouse',
           mend: 'set clickhouse.path to a folder that can be written, or clickhouse.url to a server; npm ci brings the embedded engine',
           run: async () => checkClickHouse(configured()),
+        },
+        {
+          name: 'Kafka',
+          mend: 'start the brokers, or mend kafka.brokers, kafka.ssl, kafka.sasl; `hstu-streams up` starts one on this machine',
+          run: async () => {
+            const found = await checkBrokers(configured());
+            settings.kafkaAnswers = true;
+            return found;
+          },
+        },
+        {
+          name: 'topics',
+          mend: `hstu-streams topics create -c ${options.config}`,
+          run: async () => {
+            const { kafka } = configured();
+            if (settings.kafkaAnswers !== true) throw new Error('not checked: Kafka is at fault');
+            return kafka === undefined ? 'none to check' : checkKafkaTopics(kafka);
+          },
         },
       ];
       let failed = 0;

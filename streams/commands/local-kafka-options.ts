@@ -7,6 +7,8 @@ import type { LocalKafka } from '../../infra/kafka/broker/local-kafka.ts';
 
 /** Under the folder a command is run in. */
 const CLUSTERS = join('.hstu', 'kafka');
+/** Shared by all of them; see `StartKafkaOptions.jars`. */
+export const JARS = join(CLUSTERS, 'libs');
 
 export const clusterName = (): Option =>
   new Option('--name <name>', 'which cluster of this folder').default('local').argParser((text: string) => {

@@ -17,7 +17,7 @@ export const LOCK_WAIT_MS = 720_000;
 /** As the `kafka` section of a configuration writes it. */
 export interface KafkaConnection {
   readonly brokers: string[];
-  readonly ssl?: { readonly caFile: string };
+  readonly ssl?: { readonly caFile: string; readonly rejectUnauthorized: true };
   readonly sasl?: { readonly mechanism: 'scram-sha-512'; readonly username: string; readonly password: string };
 }
 
@@ -70,7 +70,7 @@ export class LocalKafka {
     const known = this.#cluster.users.find((user) => user.username === username);
     return {
       brokers,
-      ssl: { caFile: caFileOf(this.folder) },
+      ssl: { caFile: caFileOf(this.folder), rejectUnauthorized: true },
       sasl: { mechanism: 'scram-sha-512', username, password: password ?? known?.password ?? '' },
     };
   }

@@ -1,5 +1,5 @@
 /** One process at a time: two `up` on one folder, or test workers that want the same broker. */
-import { mkdir, open, readFile, rm, stat } from 'node:fs/promises';
+import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PipelineError } from '../../../schemas/errors.ts';
@@ -41,18 +41,22 @@ async function take(file: string): Promise<boolean> {
     return true;
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause;
-    if (await isStale(file)) await rm(file, { force: true });
+    await removeStale(file);
     return false;
   }
 }
 
-async function isStale(file: string): Promise<boolean> {
+async function removeStale(file: string): Promise<void> {
   try {
-    const { mtimeMs } = await stat(file);
+    const { ino, mtimeMs } = await stat(file);
     const owner = Number(await readFile(file, 'utf8'));
-    return owner === 0 ? Date.now() - mtimeMs > UNWRITTEN_MS : !isAlive(owner);
+    if (owner === 0 ? Date.now() - mtimeMs < UNWRITTEN_MS : isAlive(owner)) return;
+    // Taken aside first: where another process was quicker and holds it now, it is put back.
+    const aside = `${file}.${process.pid}`;
+    await rename(file, aside);
+    if ((await stat(aside)).ino === ino) await rm(aside, { force: true });
+    else await rename(aside, file);
   } catch {
-    // Given back meanwhile.
-    return false;
+    // Gone meanwhile: the next attempt will see.
   }
 }
