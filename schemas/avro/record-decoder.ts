@@ -1,0 +1,165 @@
+/** What the Kafka topics hold becomes actions and requests, whether it was written in Avro or in JSON. */
+import type { SourcePosition, SourceRecord } from '../action.ts';
+import type { KafkaConfig, RecordMapping } from '../config.ts';
+import { compileTime, type TimeBounds } from '../event-time.ts';
+import { compileNumber, Fault, MAX_ID_LENGTH, type Row, readId } from '../record-fields.ts';
+import {
+  type CompiledMapping,
+  compileMapping,
+  compileUserAction,
+  DEFAULT_MAX_RECORD_BYTES,
+  type DecodeResult,
+  positionId,
+  refuse,
+  rowOf,
+} from '../record-mapping.ts';
+import { AvroCodec } from './avro-codec.ts';
+import type { CandidateRequest } from './requests.ts';
+import type { RecordName, SchemaDirectory } from './schemas.ts';
+import { isFramed } from './wire-format.ts';
+
+export interface RecordDecoderOptions extends TimeBounds {
+  readonly topics: Pick<KafkaConfig['topics'], 'userActions' | 'erasures' | 'candidateRequests'>;
+  /** How values of `userActions` are written; those of the other topics tell by themselves. @default 'avro' */
+  readonly valueFormat?: KafkaConfig['valueFormat'];
+  /** How a record of `userActions` becomes an action. @default the fields of `UserAction` */
+  readonly mapping?: RecordMapping | undefined;
+  /** Largest record, bytes. @default 1 MiB */
+  readonly maxRecordBytes?: number;
+  /** Kind of the action that an erasure becomes. @default 'erase' */
+  readonly erasureAction?: string;
+  /** Where the schemas of Avro records come from. @default the fixed ids of our own schemas */
+  readonly schemas?: SchemaDirectory;
+}
+
+/** A request with the place it came from. */
+export interface PositionedRequest extends CandidateRequest {
+  readonly position: SourcePosition;
+}
+
+export type DecodeRequestResult =
+  | { readonly ok: true; readonly request: PositionedRequest }
+  | Exclude<DecodeResult, { ok: true }>;
+
+export interface RecordDecoder {
+  /** A record of `userActions` or `erasures`. Never throws, whatever the record holds. */
+  readonly decode: (record: SourceRecord) => DecodeResult;
+  /** A record of `candidateRequests`. Never throws, whatever the record holds. */
+  readonly decodeRequest: (record: SourceRecord) => DecodeRequestResult;
+}
+
+/**
+ * Makes the decoder of a deployment's topics.
+ *
+ * - **userActions** as `valueFormat` and `mapping` say; ids and times are held to the same bounds with a mapping or without
+ * - **erasures** the key is the user's id; the value nothing, an Avro `Erasure` or its JSON. An action of kind
+ *   `erasureAction` at the record's timestamp
+ * - **candidateRequests** an Avro `CandidateRequest` or its JSON
+ *
+ * @throws PipelineError `CONFIG_INVALID` for a bad mapping, naming the key
+ */
+export function createRecordDecoder(options: RecordDecoderOptions): RecordDecoder {
+  const { topics, valueFormat = 'avro', mapping, maxRecordBytes = DEFAULT_MAX_RECORD_BYTES, erasureAction = 'erase' } = options;
+  const codec = new AvroCodec({ maxRecordBytes, ...(options.schemas === undefined ? {} : { schemas: options.schemas }) });
+  const compiled = mapping === undefined ? compileUserAction(options) : compileMapping(mapping, options);
+
+  /** Of a topic whose values tell by their first byte what they are. */
+  const fieldsOf = (name: RecordName, value: SourceRecord['value']): Row | Fault =>
+    isFramed(value) ? codec.decodeFields(name, value) : rowOf(value, maxRecordBytes);
+
+  const decodeAction = avroOrJson(codec, compiled, valueFormat, mapping !== undefined);
+  const decodeErasure = erasureDecoder(fieldsOf, erasureAction, options);
+  const decodeRequest = requestDecoder(fieldsOf, options);
+  const decode = (record: SourceRecord): DecodeResult => {
+    const { topic } = record.position;
+    if (topic === topics.userActions) return decodeAction(record);
+    if (topic === topics.erasures) return decodeErasure(record);
+    return refuse(new Fault('RECORD_MALFORMED', `topic '${topic}' holds no actions`));
+  };
+  return { decode, decodeRequest };
+}
+
+function avroOrJson(
+  codec: AvroCodec,
+  compiled: CompiledMapping,
+  valueFormat: KafkaConfig['valueFormat'],
+  mapped: boolean,
+): (record: SourceRecord) => DecodeResult {
+  return (record) => {
+    const { value, position } = record;
+    if (value === null) return refuse(new Fault('RECORD_MALFORMED', 'no value: only erasures are records without one'));
+    if (valueFormat === 'json') return compiled.decode(record);
+    if (!(value instanceof Uint8Array)) return refuse(new Fault('RECORD_MALFORMED', `Avro is bytes, found a ${typeof value}`));
+    const row = mapped ? codec.decodeRow(value) : codec.decodeFields('UserAction', value);
+    return row instanceof Fault ? refuse(row) : compiled.decodeRow(row, position);
+  };
+}
+
+type FieldsOf = (name: RecordName, value: SourceRecord['value']) => Row | Fault;
+
+function erasureDecoder(fieldsOf: FieldsOf, action: string, bounds: TimeBounds): (record: SourceRecord) => DecodeResult {
+  const readStamp = compileTime({ field: 'timestamp', unit: 'ms' }, bounds);
+  const readRequested = compileTime({ field: 'requestedAtMs', unit: 'ms' }, bounds);
+  const empty = (value: SourceRecord['value']) =>
+    value === null || value === '' || (value instanceof Uint8Array && value.byteLength === 0);
+  return ({ position, value, key, timestampMs }) => {
+    const keyed = key === undefined || key === null || key.byteLength === 0 ? undefined : keyText(key);
+    if (keyed instanceof Fault) return refuse(keyed);
+    const row = empty(value) ? { userId: keyed } : fieldsOf('Erasure', value);
+    if (row instanceof Fault) return refuse(row);
+    const userId = readId(row, 'userId');
+    if (userId instanceof Fault) return refuse(userId);
+    // Of two users one would be erased in error.
+    if (keyed !== undefined && keyed !== userId)
+      return refuse(new Fault('FIELD_INVALID', `the key names user '${keyed}', the value user '${userId}'`));
+    const eventTimeMs = timestampMs === undefined ? readRequested(row) : readStamp({ timestamp: timestampMs });
+    if (eventTimeMs instanceof Fault) return refuse(eventTimeMs);
+    return { ok: true, action: { eventId: positionId(position), userId, action, entity: '', eventTimeMs, position } };
+  };
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+function keyText(key: Uint8Array): string | Fault {
+  // Four bytes a character at most: no longer key is an id.
+  if (key.byteLength > MAX_ID_LENGTH * 4) return new Fault('FIELD_INVALID', `a key of ${key.byteLength} bytes is no user's id`);
+  try {
+    return utf8.decode(key);
+  } catch {
+    return new Fault('FIELD_INVALID', `the key's ${key.byteLength} bytes are not UTF-8 text`);
+  }
+}
+
+function requestDecoder(fieldsOf: FieldsOf, bounds: TimeBounds): (record: SourceRecord) => DecodeRequestResult {
+  const readQueryTime = compileTime({ field: 'queryTimeMs', unit: 'ms' }, bounds);
+  const readDeadline = compileNumber('deadlineMs');
+  return ({ value, position }) => {
+    const row = fieldsOf('CandidateRequest', value);
+    if (row instanceof Fault) return refuse(row);
+    const requestId = readId(row, 'requestId');
+    if (requestId instanceof Fault) return refuse(requestId);
+    const userId = readId(row, 'userId');
+    if (userId instanceof Fault) return refuse(userId);
+    const queryTimeMs = readQueryTime(row);
+    if (queryTimeMs instanceof Fault) return refuse(queryTimeMs);
+    const deadlineMs = readDeadline(row);
+    if (deadlineMs instanceof Fault) return refuse(deadlineMs);
+    const entities = readEntities(row);
+    if (entities instanceof Fault) return refuse(entities);
+    const request = { requestId, userId, entities, queryTimeMs, position };
+    return { ok: true, request: deadlineMs === undefined ? request : { ...request, deadlineMs } };
+  };
+}
+
+function readEntities(row: Row): readonly string[] | Fault {
+  const given = Object.hasOwn(row, 'entities') ? row['entities'] : undefined;
+  if (given === undefined || given === null) return new Fault('FIELD_MISSING', "field 'entities' is missing");
+  if (!Array.isArray(given)) return new Fault('FIELD_INVALID', `field 'entities' must be an array, found a ${typeof given}`);
+  const entities: string[] = [];
+  for (const entity of given) {
+    const id = readId({ entities: entity }, 'entities');
+    if (id instanceof Fault) return id;
+    entities.push(id);
+  }
+  return entities;
+}

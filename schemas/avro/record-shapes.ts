@@ -1,0 +1,133 @@
+/** How our own types lie in Avro records: the few fields that differ, in both directions. */
+import type { DeadLetter, UserAction } from '../action.ts';
+import type { ErrorCode } from '../errors.ts';
+import type { CandidateScores, UserEmbedding } from '../output.ts';
+import type { CandidateRequest, Erasure } from './requests.ts';
+import type { RecordName } from './schemas.ts';
+
+/** A dead letter with what sending its record again takes. */
+export interface StampedDeadLetter extends DeadLetter {
+  /** The record's own timestamp, ms since the epoch. */
+  readonly timestampMs?: number;
+}
+
+/** What each schema holds. */
+export interface RecordTypes {
+  readonly UserAction: UserAction;
+  readonly CandidateRequest: CandidateRequest;
+  readonly Erasure: Erasure;
+  readonly UserEmbedding: UserEmbedding;
+  readonly CandidateScores: CandidateScores;
+  /** Its original comes back as bytes, whatever it was given as. */
+  readonly DeadLetter: StampedDeadLetter;
+}
+
+/** The fields of an Avro record, absent ones null. */
+type Nullable<T> = { readonly [K in keyof T]-?: undefined extends T[K] ? Exclude<T[K], undefined> | null : T[K] };
+
+interface DeadLetterFields {
+  readonly topic: string;
+  readonly partition: number;
+  readonly offset: number;
+  readonly timestampMs: number | null;
+  readonly originalKey: Buffer | null;
+  readonly original: Buffer | null;
+  readonly code: string;
+  readonly step: string;
+  readonly message: string;
+}
+
+interface Shape<T> {
+  /** Fields to write; an undefined one takes the schema's default. */
+  readonly toFields: (value: T) => unknown;
+  readonly fromFields: (fields: never) => T;
+}
+
+const same = (value: unknown): unknown => value;
+
+export const SHAPES: { readonly [N in RecordName]: Shape<RecordTypes[N]> } = {
+  UserAction: {
+    toFields: same,
+    fromFields: ({ eventId, userId, action, entity, value, eventTimeMs, context }: Nullable<UserAction>) => ({
+      eventId,
+      userId,
+      action,
+      entity,
+      ...(value === null ? {} : { value }),
+      eventTimeMs,
+      ...(context === null ? {} : { context }),
+    }),
+  },
+  CandidateRequest: {
+    toFields: same,
+    fromFields: ({ requestId, userId, entities, queryTimeMs, deadlineMs }: Nullable<CandidateRequest>) => ({
+      requestId,
+      userId,
+      entities,
+      queryTimeMs,
+      ...(deadlineMs === null ? {} : { deadlineMs }),
+    }),
+  },
+  Erasure: {
+    toFields: same,
+    fromFields: ({ userId, requestedAtMs, reason }: Nullable<Erasure>) => ({
+      userId,
+      ...(requestedAtMs === null ? {} : { requestedAtMs }),
+      ...(reason === null ? {} : { reason }),
+    }),
+  },
+  UserEmbedding: {
+    toFields: (value) => ({ ...value, dimension: value.embedding.length }),
+    fromFields: (fields: UserEmbedding) => ({
+      userId: fields.userId,
+      version: fields.version,
+      // A writer of other numbers than float gives a plain array.
+      embedding: fields.embedding instanceof Float32Array ? fields.embedding : Float32Array.from(fields.embedding as number[]),
+      sequenceLength: fields.sequenceLength,
+      lastEventTimeMs: fields.lastEventTimeMs,
+      queryTimeMs: fields.queryTimeMs,
+      lineage: { ...fields.lineage },
+      computedAtMs: fields.computedAtMs,
+      latencyMs: fields.latencyMs,
+      rowsComputed: fields.rowsComputed,
+      outcome: fields.outcome,
+    }),
+  },
+  CandidateScores: {
+    toFields: same,
+    fromFields: ({ userId, version, requestId, candidates, lineage, computedAtMs }: Nullable<CandidateScores>) => ({
+      userId,
+      version,
+      ...(requestId === null ? {} : { requestId }),
+      candidates: candidates.map(({ entity, score }) => ({ entity, score })),
+      lineage: { ...lineage },
+      computedAtMs,
+    }),
+  },
+  DeadLetter: {
+    toFields: ({ position, code, step, message, original, originalKey, timestampMs }) => ({
+      ...position,
+      timestampMs,
+      originalKey: bufferOf(originalKey ?? null),
+      original: bufferOf(original),
+      code,
+      step,
+      message,
+    }),
+    fromFields: ({ topic, partition, offset, timestampMs, originalKey, original, code, step, message }: DeadLetterFields) => ({
+      position: { topic, partition, offset },
+      code: code as ErrorCode,
+      step,
+      message,
+      original,
+      ...(originalKey === null ? {} : { originalKey }),
+      ...(timestampMs === null ? {} : { timestampMs }),
+    }),
+  },
+};
+
+function bufferOf(value: Uint8Array | string | null): Buffer | null {
+  if (value === null) return null;
+  if (typeof value === 'string') return Buffer.from(value);
+  return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+}
