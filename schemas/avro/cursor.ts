@@ -2,6 +2,8 @@
 
 /** Items and records that take no bytes: so many are free, and one more for every byte of the record. */
 const FREE_EMPTY_ITEMS = 1_024;
+/** Entries of all maps of a record: objects of more keys take the longest of all to build, byte for byte. */
+const MAX_MAP_ENTRIES = 10_000;
 
 export class Cursor {
   bytes: Buffer = Buffer.alloc(0);
@@ -14,6 +16,7 @@ export class Cursor {
   /** Why the bytes are no such record. */
   problem = '';
   #emptyItemsLeft = 0;
+  #mapEntriesLeft = 0;
 
   reset(bytes: Buffer, pos: number): void {
     this.bytes = bytes;
@@ -23,6 +26,7 @@ export class Cursor {
     this.wide = false;
     this.problem = '';
     this.#emptyItemsLeft = FREE_EMPTY_ITEMS + bytes.length;
+    this.#mapEntriesLeft = MAX_MAP_ENTRIES;
   }
 
   /** Notes the first problem. */
@@ -49,6 +53,12 @@ export class Cursor {
   spend(items: number): boolean {
     this.#emptyItemsLeft -= items;
     return this.#emptyItemsLeft >= 0 || this.fail('more empty items than any record has');
+  }
+
+  /** Takes so many entries of maps. */
+  spendEntries(entries: number): boolean {
+    this.#mapEntriesLeft -= entries;
+    return this.#mapEntriesLeft >= 0 || this.fail(`more than ${MAX_MAP_ENTRIES} entries in maps`);
   }
 
   /** A length, a count or an index: exact within 2^52. NaN, which no check accepts, for bytes that are no number. */

@@ -54,7 +54,7 @@ export interface RecordDecoder {
  * - **userActions** as `valueFormat` and `mapping` say; ids and times are held to the same bounds with a mapping or without
  * - **erasures** the key is the user's id; the value nothing, an Avro `Erasure` or its JSON. An action of kind
  *   `erasureAction` at the record's timestamp
- * - **candidateRequests** an Avro `CandidateRequest` or its JSON
+ * - **candidateRequests** an Avro `CandidateRequest` or its JSON, of at most 10,000 entities
  *
  * @throws PipelineError `CONFIG_INVALID` for a bad mapping, naming the key
  */
@@ -151,10 +151,15 @@ function requestDecoder(fieldsOf: FieldsOf, bounds: TimeBounds): (record: Source
   };
 }
 
+/** Candidates of one request: more would hold up everybody else's. */
+const MAX_ENTITIES = 10_000;
+
 function readEntities(row: Row): readonly string[] | Fault {
   const given = Object.hasOwn(row, 'entities') ? row['entities'] : undefined;
   if (given === undefined || given === null) return new Fault('FIELD_MISSING', "field 'entities' is missing");
   if (!Array.isArray(given)) return new Fault('FIELD_INVALID', `field 'entities' must be an array, found a ${typeof given}`);
+  if (given.length > MAX_ENTITIES)
+    return new Fault('FIELD_INVALID', `field 'entities' has ${given.length} entries; ${MAX_ENTITIES} are allowed`);
   const entities: string[] = [];
   for (const entity of given) {
     const id = readId({ entities: entity }, 'entities');

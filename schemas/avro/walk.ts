@@ -77,7 +77,8 @@ function walkOf(type: Type, compile: (type: Type) => Walk, minBytes: Map<Type, n
     case 'map': {
       const { valuesType } = type as { valuesType: Type } & Type;
       const value = compile(valuesType);
-      return walkBlocks((cursor) => walkText(cursor) && value(cursor), 1 + leastBytes(valuesType, minBytes), undefined);
+      const entry = (cursor: Cursor) => cursor.spendEntries(1) && walkText(cursor) && value(cursor);
+      return walkBlocks(entry, 1 + leastBytes(valuesType, minBytes), undefined);
     }
     case 'record':
     case 'error':

@@ -51,7 +51,7 @@ const WILD: Readonly<Record<number, unknown>> = {
     record([], 'L0'),
   ),
 };
-const options = { schemas: directory(WILD), maxRecordBytes: 16_384 };
+const options = { schemas: directory(WILD), maxRecordBytes: 32_768 };
 const codec = new AvroCodec(options);
 
 /** Any fault must be told, by a code of data. */
@@ -101,6 +101,11 @@ describe('a count that the bytes cannot hold is refused before anything is made 
     ['children', 4, HUGE],
     ['map entries', 5, HUGE],
     ['map entries within', 5, [2, 0, ...HUGE]],
+    [
+      'map entries, more than any object should have',
+      5,
+      [0xa2, 0x9c, 0x01, ...Array.from({ length: 10_001 }, () => [0, 0]).flat(), 0],
+    ],
     ['floats', 7, HUGE],
     ['floats: the count times four beyond the record', 7, [20, 0, 0, 0, 0]],
     ['bytes', 7, [0, ...HUGE]],
@@ -173,8 +178,8 @@ describe('text that is not UTF-8', () => {
 });
 
 it('a record over the limit is not looked at', () => {
-  expect(codec.decode('Erasure', Buffer.alloc(16_385))).toMatchObject({ code: 'RECORD_TOO_LARGE' });
-  expect(codec.decodeRow(Buffer.alloc(16_384))).toMatchObject({ code: 'SCHEMA_UNKNOWN' });
+  expect(codec.decode('Erasure', Buffer.alloc(32_769))).toMatchObject({ code: 'RECORD_TOO_LARGE' });
+  expect(codec.decodeRow(Buffer.alloc(32_768))).toMatchObject({ code: 'SCHEMA_UNKNOWN' });
 });
 
 describe('whatever the bytes', () => {

@@ -227,6 +227,7 @@ describe('a request', () => {
     ['no request id', { requestId: '' }, 'FIELD_INVALID'],
     ['no user', { userId: '' }, 'FIELD_INVALID'],
     ['an empty entity', { entities: ['a', ''] }, 'FIELD_INVALID'],
+    ['too many entities', { entities: Array(10_001).fill('a') }, 'FIELD_INVALID'],
     ['an entity too long', { entities: ['x'.repeat(1_025)] }, 'FIELD_INVALID'],
     ['a time before the earliest', { queryTimeMs: 5 }, 'TIME_INVALID'],
   ])('with %s is refused alike in both formats', (_, change, code) => {
