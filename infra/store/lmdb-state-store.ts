@@ -1,0 +1,212 @@
+/** The records of one partition on this machine's disk: what a restart reads instead of the whole changelog. */
+import { createHash } from 'node:crypto';
+import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { open, type RootDatabase } from 'lmdb';
+import { messageOf, PipelineError } from '../../schemas/errors.ts';
+import type { StateChange, StateReader } from '../../schemas/state.ts';
+import { checkDataFile } from './check-data-file.ts';
+import { type OwnedFolder, takeFolder } from './folder-owner.ts';
+
+export interface StateStoreOptions {
+  /** Folder of this partition's state alone; made if it is missing. */
+  readonly path: string;
+  /** Most that the data file may grow to, bytes: address space, not memory. @default 64 GiB */
+  readonly mapSizeBytes?: number;
+}
+
+/** Stands for what the records are: JSON, written in one transaction with them. */
+export interface StateStoreMeta {
+  /** Changelog records before this one are in the store. */
+  readonly changelogOffset: number;
+  readonly [key: string]: unknown;
+}
+
+export interface OpenedStateStore {
+  readonly store: LmdbStateStore;
+  /** Why what the folder held was discarded; undefined if it was read, or there was none. */
+  readonly rebuilt: string | undefined;
+}
+
+const DEFAULT_MAP_BYTES = 64 * 1024 ** 3;
+const DATA_FILE = 'data.mdb';
+const LOCK_FILE = 'lock.mdb';
+/** Keys of records begin with smaller bytes. */
+const META_KEY = Buffer.from('\u00ffmeta', 'latin1');
+/** LMDB's own names of damage: MDB_PAGE_NOTFOUND, MDB_CORRUPTED, MDB_PANIC, MDB_VERSION_MISMATCH, MDB_INVALID, MDB_BAD_TXN, MDB_BAD_VALSIZE, MDB_PROBLEM. */
+const DAMAGE_CODES: ReadonlySet<unknown> = new Set([-30797, -30796, -30795, -30794, -30793, -30782, -30781, -30779]);
+
+/**
+ * Opens the state of a partition, or an empty one where the folder's cannot be trusted: a damaged file, or a machine that
+ * stopped while the store was open. An empty store has no `meta`: restore it from the changelog.
+ *
+ * A process that was killed leaves the last write. (Nothing is forced to the disk but at `close`, so that a write costs no
+ * wait for it: the changelog is the durable copy, and the system keeps the pages of a dead process.)
+ *
+ * @throws PipelineError `STORE_UNAVAILABLE` for a folder that another process has, or that cannot be written
+ */
+export async function openStateStore({ path, mapSizeBytes = DEFAULT_MAP_BYTES }: StateStoreOptions): Promise<OpenedStateStore> {
+  const unavailable = (cause: unknown) =>
+    cause instanceof PipelineError
+      ? cause
+      : new PipelineError('STORE_UNAVAILABLE', `state folder ${path} cannot be used: ${messageOf(cause)}`, { cause });
+  let owner: OwnedFolder | undefined;
+  try {
+    mkdirSync(path, { recursive: true });
+    owner = await takeFolder(path);
+    let rebuilt = existsSync(join(path, DATA_FILE)) ? problemOf(path, owner) : undefined;
+    if (rebuilt === undefined) {
+      try {
+        return { store: new LmdbStateStore(path, mapSizeBytes, owner), rebuilt };
+      } catch (error) {
+        if (!isDamage(error)) throw error;
+        rebuilt = messageOf(error);
+      }
+    }
+    removeFiles(path);
+    return { store: new LmdbStateStore(path, mapSizeBytes, owner), rebuilt };
+  } catch (error) {
+    owner?.release();
+    throw unavailable(error);
+  }
+}
+
+function problemOf(path: string, { before }: OwnedFolder): string | undefined {
+  if (before === 'machine-stopped') return 'the machine stopped, or may have, while the store was open';
+  return checkDataFile(join(path, DATA_FILE), { deep: before === 'killed' });
+}
+
+function removeFiles(path: string): void {
+  for (const name of [DATA_FILE, LOCK_FILE]) rmSync(join(path, name), { force: true });
+}
+
+const isDamage = (error: unknown): boolean =>
+  error instanceof PipelineError ? error.code === 'STATE_CORRUPTED' : DAMAGE_CODES.has((error as { code?: unknown }).code);
+
+/** Made by `openStateStore`. Every write is one transaction: all of it is read afterwards, or nothing. */
+export class LmdbStateStore implements StateReader {
+  readonly #path: string;
+  readonly #owner: OwnedFolder;
+  readonly #database: RootDatabase<Uint8Array, Uint8Array>;
+  #meta: StateStoreMeta | undefined;
+
+  /** @throws PipelineError `STATE_CORRUPTED` for records without a meta that can be read */
+  constructor(path: string, mapSizeBytes: number, owner: OwnedFolder) {
+    this.#path = path;
+    this.#owner = owner;
+    // This process alone has the folder, so nobody else uses LMDB's lock; a damaged one would be in the way.
+    rmSync(join(path, LOCK_FILE), { force: true });
+    this.#database = open<Uint8Array, Uint8Array>({
+      path,
+      mapSize: mapSizeBytes,
+      encoding: 'binary',
+      keyEncoding: 'binary',
+      noMemInit: true,
+      noSync: true,
+      overlappingSync: false,
+    });
+    try {
+      const bytes = this.get(META_KEY);
+      if (bytes !== undefined) this.#meta = decodeMeta(bytes);
+      else if (this.count > 0) throw this.#corrupted('has records and no position');
+    } catch (error) {
+      void this.#database.close();
+      throw error;
+    }
+  }
+
+  /** Records there are, the meta aside. */
+  get count(): number {
+    const { entryCount } = this.#database.getStats() as { readonly entryCount: number };
+    return entryCount - (this.#meta === undefined ? 0 : 1);
+  }
+
+  /** @throws PipelineError `STATE_CORRUPTED` where the file is damaged; the bytes of a value are for the reader to check */
+  get(key: Uint8Array): Uint8Array | undefined {
+    try {
+      return this.#database.get(key);
+    } catch (error) {
+      throw this.#failed('cannot be read', error);
+    }
+  }
+
+  /** As of the last write; undefined for an empty store. */
+  meta(): StateStoreMeta | undefined {
+    return this.#meta;
+  }
+
+  /**
+   * Writes the changes, in their order, and the meta. Done when the call returns (the promise is settled), so writes are
+   * ordered as they are called.
+   *
+   * @throws PipelineError `STORE_FAILED` if the disk or the map is full: nothing of it is written; `STATE_CORRUPTED` for a damaged file
+   */
+  async write(changes: readonly StateChange[], meta: StateStoreMeta): Promise<void> {
+    const database = this.#database;
+    try {
+      database.transactionSync(() => {
+        for (const { key, value } of changes)
+          if (value === null) database.removeSync(key);
+          else database.putSync(key, value);
+        database.putSync(META_KEY, encodeMeta(meta));
+      });
+    } catch (error) {
+      throw this.#failed('cannot be written', error);
+    }
+    this.#meta = meta;
+  }
+
+  /** Removes all records and the meta. */
+  async clear(): Promise<void> {
+    try {
+      this.#database.clearSync();
+    } catch (error) {
+      throw this.#failed('cannot be cleared', error);
+    }
+    this.#meta = undefined;
+  }
+
+  /** Forces everything to the disk and lets go of the folder. */
+  async close(): Promise<void> {
+    await this.#database.close();
+    const file = openSync(join(this.#path, DATA_FILE), 'r+');
+    try {
+      fsyncSync(file);
+    } finally {
+      closeSync(file);
+    }
+    this.#owner.release();
+  }
+
+  /** Closes, and removes the folder. */
+  async drop(): Promise<void> {
+    await this.#database.close();
+    removeFiles(this.#path);
+    this.#owner.release();
+    rmSync(this.#path, { recursive: true, force: true });
+  }
+
+  #failed(what: string, cause: unknown): PipelineError {
+    if (isDamage(cause)) return this.#corrupted(`${what}: ${messageOf(cause)}`, cause);
+    return new PipelineError('STORE_FAILED', `state folder ${this.#path} ${what}: ${messageOf(cause)}`, { cause });
+  }
+
+  #corrupted(what: string, cause?: unknown): PipelineError {
+    return new PipelineError('STATE_CORRUPTED', `state folder ${this.#path} ${what}`, { cause });
+  }
+}
+
+const DIGEST_BYTES = 8;
+const digestOf = (text: Uint8Array): Buffer => createHash('sha256').update(text).digest().subarray(0, DIGEST_BYTES);
+
+function encodeMeta(meta: StateStoreMeta): Buffer {
+  const text = Buffer.from(JSON.stringify(meta));
+  return Buffer.concat([digestOf(text), text]);
+}
+
+function decodeMeta(bytes: Uint8Array): StateStoreMeta {
+  const text = bytes.subarray(DIGEST_BYTES);
+  if (!digestOf(text).equals(bytes.subarray(0, DIGEST_BYTES)))
+    throw new PipelineError('STATE_CORRUPTED', 'the position in the state store is not as it was written');
+  return JSON.parse(Buffer.from(text).toString('utf8')) as StateStoreMeta;
+}
