@@ -1,7 +1,7 @@
 /** `hstu-streams up`: a real Kafka on this machine, for development. */
 import { type Command, Option } from 'commander';
 import { type Progress, startProgress } from '../../infra/console/progress.ts';
-import { KAFKA_JARS, KAFKA_VERSION } from '../../infra/kafka/broker/libs.ts';
+import { FETCHED_JARS, KAFKA_VERSION } from '../../infra/kafka/broker/libs.ts';
 import type { LocalKafka } from '../../infra/kafka/broker/local-kafka.ts';
 import { DEFAULT_PORT, openKafka, type StartStep, startKafka } from '../../infra/kafka/broker/start-kafka.ts';
 import { clusterFolder, clusterName, describeCluster } from './local-kafka-options.ts';
@@ -50,9 +50,8 @@ export function addUp(program: Command): void {
       } finally {
         show.stop();
       }
-      console.log(already ? 'Kafka is already running.' : `Apache Kafka ${KAFKA_VERSION} is running; \`down\` stops it.`);
-      console.log(await describeCluster(kafka));
-      console.log(`\n${configurationOf(kafka)}`);
+      const headline = already ? 'Kafka is already running.' : `Apache Kafka ${KAFKA_VERSION} is running; \`down\` stops it.`;
+      console.log(`${headline}\n${await describeCluster(kafka)}\n\n${configurationOf(kafka)}`);
     });
 }
 
@@ -74,7 +73,7 @@ function showSteps(): { step: (step: StartStep, done?: number) => void; stop: ()
     stop,
     step: (step, done = 0) => {
       if (step === 'jars') {
-        bar ??= startProgress(`fetching Kafka ${KAFKA_VERSION}, once`, KAFKA_JARS);
+        bar ??= startProgress(`fetching Kafka ${KAFKA_VERSION}, once`, FETCHED_JARS);
         bar.update(done, 'jars');
       } else if (step !== last) {
         stop();

@@ -9,8 +9,8 @@ import { requireMaven } from './java.ts';
 import { withLock } from './lock.ts';
 
 export const KAFKA_VERSION = '4.3.1';
-/** About how many jars that version needs: the end of a progress bar, nothing more. */
-export const KAFKA_JARS = 92;
+/** What Maven downloads for it when it has nothing yet, its own plugin's jars among them: the end of a progress bar. */
+export const FETCHED_JARS = 140;
 
 const STAMP = 'complete.json';
 /** A slow line may take this long for 55 MB; another starter waits as long. */
@@ -43,7 +43,7 @@ interface Stamp {
 /**
  * Makes sure that `folder` holds every jar, whole.
  *
- * @param onJar called with the number of jars fetched so far; never when all are there
+ * @param onJar called with the number of jars downloaded so far, 0 first; never when all are there
  * @throws PipelineError `KAFKA_UNAVAILABLE` without Maven, or when it cannot fetch, with what it said
  */
 export async function ensureKafkaJars(folder: string, onJar: (done: number) => void): Promise<void> {
@@ -90,9 +90,10 @@ async function fetchJars(folder: string, onJar: (done: number) => void): Promise
   });
   const said: string[] = [];
   let done = 0;
+  onJar(done);
   const listen = (line: string) => {
     said.push(line);
-    if (/^\[INFO\] (Downloaded from .*\.jar|Copying .*\.jar)/.test(line)) onJar(Math.min(++done, KAFKA_JARS));
+    if (/Downloaded from .*\.jar/.test(line)) onJar(Math.min(++done, FETCHED_JARS));
   };
   createInterface(child.stdout).on('line', listen);
   createInterface(child.stderr).on('line', listen);

@@ -46,7 +46,7 @@ export interface StartKafkaOptions {
   readonly certificate?: CertificateKind;
   /** Broker settings over ours, as in `server.properties`. @default {} */
   readonly overrides?: Readonly<Record<string, string>>;
-  /** @param done jars fetched so far, at the step `jars` */
+  /** @param done jars downloaded so far, at the step `jars` */
   readonly onStep?: (step: StartStep, done?: number) => void;
 }
 
