@@ -33,6 +33,17 @@ const rankingSchema = z.strictObject({
   hidden: z.int().nonnegative(),
 });
 
+/** What a token says besides its entity. Absent: one token an event, the entity alone. */
+const tokensSchema = z.strictObject({
+  /**
+   * - `additive`: one token an event, entity plus actions plus value
+   * - `interleaved`: two, the entity and then what was done with it; a candidate is a lone entity
+   */
+  layout: z.enum(['additive', 'interleaved']),
+  /** Ascending edges of the value buckets of an action kind: a value is in bucket `number of edges ≤ value`. None: no values. */
+  values: z.record(z.string(), z.array(z.number()).min(1)),
+});
+
 export const bundleConfigSchema = z
   .strictObject({
     format: z.literal('hstu-bundle/1'),
@@ -78,8 +89,11 @@ export const bundleConfigSchema = z
       /** Kinds kept in the sequence and in analytics, and not encoded. */
       skipped: z.array(z.string().min(1)),
     }),
-    /** What becomes of an action on an entity outside the vocabulary. */
-    unknownEntity: z.enum(['dead-letter', 'skip']),
+    /** What becomes of an action on an entity outside the vocabulary; `hash`: it takes one of the `outOfVocabulary` rows. */
+    unknownEntity: z.enum(['dead-letter', 'skip', 'hash']),
+    /** Rows of the embedding behind the vocabulary's, shared by all other entities. Given exactly for `hash`. */
+    outOfVocabulary: positive.optional(),
+    tokens: tokensSchema.optional(),
     /** Present exactly for architecture `hstu-stu`. */
     stu: stuSchema.optional(),
     /** Present in a bundle that ranks candidates. */
@@ -117,11 +131,41 @@ export const bundleConfigSchema = z
     }
     if (config.retrieval === false && config.ranking === undefined)
       refuse('retrieval', 'a bundle without ranking must serve retrieval');
+    if ((config.unknownEntity === 'hash') !== (config.outOfVocabulary !== undefined))
+      refuse('outOfVocabulary', `must be given for unknownEntity 'hash' and for nothing else (found: '${config.unknownEntity}')`);
+    for (const [kind, edges] of Object.entries(config.tokens?.values ?? {})) {
+      if (!config.actions.encoded.includes(kind)) refuse('tokens', `values of '${kind}', which is not an encoded action`);
+      if (edges.some((edge, i) => i > 0 && edge <= edges[i - 1]!)) refuse('tokens', `value edges of '${kind}' must ascend`);
+    }
+    const ids = tokenIds(config);
+    if (ids > MAX_TOKEN_IDS)
+      refuse(
+        'tokens',
+        `${config.vocabularySize} entities, ${config.actions.encoded.length} actions and the value buckets make ${ids} tokens; ` +
+          `at most ${MAX_TOKEN_IDS}`,
+      );
     for (const kind of config.actions.encoded)
       if (config.actions.skipped.includes(kind)) refuse('actions', `'${kind}' is both encoded and skipped`);
   });
 
 export type BundleConfig = z.infer<typeof bundleConfigSchema>;
+
+/** Tokens are 32-bit integers. */
+const MAX_TOKEN_IDS = 2 ** 31;
+
+/** Rows of the entity embedding: padding, the vocabulary, and those that all other entities share. */
+export const entityRows = ({
+  vocabularySize,
+  outOfVocabulary = 0,
+}: Pick<BundleConfig, 'vocabularySize' | 'outOfVocabulary'>): number => 1 + vocabularySize + outOfVocabulary;
+
+/** Value buckets of all action kinds together. */
+export const valueRows = ({ tokens }: Pick<BundleConfig, 'tokens'>): number =>
+  Object.values(tokens?.values ?? {}).reduce((sum, edges) => sum + edges.length + 1, 0);
+
+/** How many token ids there are, 0 (padding) among them: `entity + entityRows * (bucket + (valueRows + 1) * actionBits)`. */
+export const tokenIds = (config: Pick<BundleConfig, 'vocabularySize' | 'outOfVocabulary' | 'tokens' | 'actions'>): number =>
+  entityRows(config) * (config.tokens === undefined ? 1 : (valueRows(config) + 1) * 2 ** config.actions.encoded.length);
 
 /** Whether a bundle's newest row may be compared with the catalogue by dot product. */
 export const servesRetrieval = ({ retrieval = true }: Pick<BundleConfig, 'retrieval'>): boolean => retrieval;

@@ -8,7 +8,7 @@
 export interface EncodeSegment {
   /** How many of the user's accepted tokens lie before this window. */
   readonly windowStart: number;
-  /** Embedding rows, oldest first: `(n,)`, `n ≥ 1`. */
+  /** Tokens, oldest first: `(n,)`, `n ≥ 1`. Entity rows, or what the bundle's token layout makes of them and the actions. */
   readonly entities: Int32Array;
   /** Event times in whole seconds, never decreasing: `(n,)`. */
   readonly timesS: Float64Array;
@@ -56,9 +56,9 @@ export interface EncodeResult {
 export interface ScoreRequest {
   /** `(R, D)` row-major. */
   readonly rows: Float32Array;
-  /** Entity row whose rank is wanted per row, or 0 for none: `(R,)`. */
+  /** Entity row, or token on it, whose rank is wanted per row, or 0 for none: `(R,)`. An entity outside the vocabulary has none. */
   readonly targets: Int32Array;
-  /** Entities the user has seen, oldest first: `(S,)`. A target is never filtered by itself. */
+  /** Entities the user has seen, or tokens on them, oldest first: `(S,)`. A target is never filtered by itself. */
   readonly seen: Int32Array;
   /** How many entries of `seen` count for row `r`: `(R,)`. */
   readonly seenCount: Int32Array;

@@ -1,11 +1,16 @@
 /** Which tensors a bundle of a given configuration holds: the loader checks them, importers and random bundles make them. */
-import type { BundleConfig } from '../../schemas/bundle-config.ts';
+import { type BundleConfig, entityRows, valueRows } from '../../schemas/bundle-config.ts';
 import { TIME_BUCKETS } from './time-buckets.ts';
 
 /** Name and shape of every tensor that a bundle of this configuration must hold, and no other. */
 export function expectedTensors(config: BundleConfig): Map<string, readonly number[]> {
-  const { dimension: D, paddedLength: N, vocabularySize: V, ranking } = config;
-  const shapes = new Map<string, readonly number[]>([['entity_embedding', [V + 1, D]]]);
+  const { dimension: D, paddedLength: N, ranking, tokens } = config;
+  const shapes = new Map<string, readonly number[]>([['entity_embedding', [entityRows(config), D]]]);
+  if (tokens !== undefined) {
+    // Additive: row 0 is what a candidate has in place of the action that nobody has seen yet.
+    shapes.set('action_embedding', [config.actions.encoded.length + (tokens.layout === 'additive' ? 1 : 0), D]);
+    if (valueRows(config) > 0) shapes.set('value_embedding', [valueRows(config), D]);
+  }
   if (config.positions !== 'none') shapes.set('position_embedding', [N, D]);
   for (let l = 0; l < config.layers; l++) {
     for (const [part, shape] of layerTensors(config)) shapes.set(`layers.${l}.${part}`, shape);

@@ -1,39 +1,54 @@
-/** From actions to tokens, as the bundle's vocabulary says. */
+/** From actions to tokens, as the bundle's vocabulary and token layout say. */
 import type { UserAction } from '../../schemas/action.ts';
+import type { BundleConfig } from '../../schemas/bundle-config.ts';
 import type { ErrorCode } from '../../schemas/errors.ts';
 import type { Bundle } from './bundle.ts';
+import { TokenCode } from './token-code.ts';
 
 export type Token =
+  /** `entity` is the event's token: an embedding row, or what the layout makes of entity, actions and value. */
   | { readonly kind: 'token'; readonly entity: number }
+  /** Layout `interleaved`: the event's tokens in order, the entity (`entity`, again) and what was done with it. */
+  | { readonly kind: 'token'; readonly entity: number; readonly tokens: readonly [number, number] }
   | { readonly kind: 'keep' }
   | { readonly kind: 'refuse'; readonly code: ErrorCode; readonly message: string };
 
 const KEEP: Token = { kind: 'keep' };
+/** Joins actions of one event: `click+like`. */
+const AND = '+';
 
 export class Tokenizer {
   readonly #rows: ReadonlyMap<string, number>;
   readonly #entities: readonly string[];
-  readonly #encoded: ReadonlySet<string>;
+  readonly #config: BundleConfig;
+  readonly #code: TokenCode;
+  /** Bit of each encoded kind. */
+  readonly #bits: ReadonlyMap<string, number>;
   readonly #skipped: ReadonlySet<string>;
-  readonly #unknownEntity: 'dead-letter' | 'skip';
+  /** Row of the value embedding before each kind's first, by kind with values. */
+  readonly #firstBucket: ReadonlyMap<string, number>;
 
   constructor({ config, entities }: Pick<Bundle, 'config' | 'entities'>) {
     this.#rows = new Map(entities.map((entity, i) => [entity, i + 1]));
     this.#entities = entities;
-    this.#encoded = new Set(config.actions.encoded);
+    this.#config = config;
+    this.#code = new TokenCode(config);
+    this.#bits = new Map(config.actions.encoded.map((kind, bit) => [kind, bit]));
     this.#skipped = new Set(config.actions.skipped);
-    this.#unknownEntity = config.unknownEntity;
+    this.#firstBucket = firstBuckets(config);
   }
 
-  token({ action, entity }: Pick<UserAction, 'action' | 'entity'>): Token {
+  /** With a token layout, `action` may name several kinds of the same moment, joined by `+`. */
+  token({ action, entity, value }: Pick<UserAction, 'action' | 'entity' | 'value'>): Token {
     if (this.#skipped.has(action)) return KEEP;
-    if (!this.#encoded.has(action)) {
-      const allowed = [...this.#encoded, ...this.#skipped].join(', ');
+    const kinds = this.#kindsOf(action);
+    if (kinds === undefined) {
+      const allowed = [...this.#bits.keys(), ...this.#skipped].join(', ');
       return { kind: 'refuse', code: 'ACTION_UNKNOWN', message: `action '${action}' is not in the bundle; allowed: ${allowed}` };
     }
-    const row = this.#rows.get(entity);
-    if (row !== undefined) return { kind: 'token', entity: row };
-    if (this.#unknownEntity === 'skip') return KEEP;
+    const row = this.rowOf(entity);
+    if (row !== undefined) return this.#tokenOf(row, kinds, value);
+    if (this.#config.unknownEntity === 'skip') return KEEP;
     return {
       kind: 'refuse',
       code: 'ENTITY_UNKNOWN',
@@ -41,13 +56,58 @@ export class Tokenizer {
     };
   }
 
-  /** Embedding row of an entity, or undefined. */
+  /** Embedding row of an entity; one of those out of the vocabulary where the bundle has them, else undefined. */
   rowOf(entity: string): number | undefined {
-    return this.#rows.get(entity);
+    const { outOfVocabulary, vocabularySize } = this.#config;
+    const row = this.#rows.get(entity);
+    if (row !== undefined || outOfVocabulary === undefined) return row;
+    return vocabularySize + 1 + (hash(entity) % outOfVocabulary);
   }
 
-  /** External id of an embedding row. */
+  /** External id of an embedding row, or of a token's entity. */
   entityOf(row: number): string {
-    return this.#entities[row - 1] ?? `row:${row}`;
+    return this.#entities[this.#code.entityOf(row) - 1] ?? `row:${row}`;
   }
+
+  #kindsOf(action: string): readonly string[] | undefined {
+    if (this.#bits.has(action)) return [action];
+    if (this.#config.tokens === undefined) return undefined;
+    const kinds = action.split(AND);
+    return kinds.every((kind) => this.#bits.has(kind)) ? kinds : undefined;
+  }
+
+  #tokenOf(entity: number, kinds: readonly string[], value: number | undefined): Token {
+    if (this.#config.tokens === undefined) return { kind: 'token', entity };
+    const actionBits = kinds.reduce((bits, kind) => bits | (1 << this.#bits.get(kind)!), 0);
+    const valued = kinds.find((kind) => this.#firstBucket.has(kind));
+    const bucket = valued === undefined || value === undefined || Number.isNaN(value) ? 0 : this.#bucketOf(valued, value);
+    if (this.#config.tokens.layout === 'additive')
+      return { kind: 'token', entity: this.#code.encode({ entity, actionBits, bucket }) };
+    return { kind: 'token', entity, tokens: [entity, this.#code.encode({ entity: 0, actionBits, bucket })] };
+  }
+
+  #bucketOf(kind: string, value: number): number {
+    const edges = this.#config.tokens!.values[kind]!;
+    return this.#firstBucket.get(kind)! + edges.filter((edge) => edge <= value).length;
+  }
+}
+
+/** Rows of the value embedding, from 1: the kinds in the bundle's order, each with one bucket more than it has edges. */
+function firstBuckets({ actions, tokens }: BundleConfig): Map<string, number> {
+  const first = new Map<string, number>();
+  let next = 1;
+  for (const kind of actions.encoded) {
+    const edges = tokens?.values[kind];
+    if (edges === undefined) continue;
+    first.set(kind, next);
+    next += edges.length + 1;
+  }
+  return first;
+}
+
+/** FNV-1a over the UTF-16 code units (Fowler, Noll and Vo; public domain), unsigned. */
+function hash(text: string): number {
+  let state = 0x811c9dc5;
+  for (let i = 0; i < text.length; i++) state = Math.imul(state ^ text.charCodeAt(i), 0x01000193);
+  return state >>> 0;
 }

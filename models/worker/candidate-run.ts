@@ -71,7 +71,7 @@ export class CandidateRun {
     const D = this.#bundle.config.dimension;
     const T = candidates.length;
     const x = new Float32Array(T * D);
-    for (let c = 0; c < T; c++) this.#tokens.write(x, c * D, candidates[c]!, segment.entities.length);
+    for (let c = 0; c < T; c++) this.#tokens.writeCandidate(x, c * D, candidates[c]!, segment.entities.length);
     const fetched = await session.run({ ...shared, x: new Tensor('float32', x, [1, T, D]) });
     const data = (name: keyof CandidateOutput) => fetched[name]!.data as Float32Array;
     return { probabilities: data('probabilities'), combined: data('combined'), y: data('y') } satisfies CandidateOutput;

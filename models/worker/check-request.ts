@@ -1,8 +1,9 @@
 /** What the encoder refuses: requests that could only give wrong numbers. */
-import { type BundleConfig, servesRetrieval } from '../../schemas/bundle-config.ts';
+import { type BundleConfig, entityRows, servesRetrieval } from '../../schemas/bundle-config.ts';
 import type { CandidateRequest, EncodeRequest, EncodeSegment } from '../../schemas/encoding.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { DIGEST_PAGE } from '../../schemas/sequence-digest.ts';
+import { TokenCode } from '../hstu/token-code.ts';
 
 /** @throws PipelineError `ENCODER_FAILED` that names the user and what is wrong with the window */
 export function checkEncodeRequest({ userId, segments }: EncodeRequest, config: BundleConfig): void {
@@ -19,13 +20,14 @@ export function checkEncodeRequest({ userId, segments }: EncodeRequest, config: 
 
 /** @throws PipelineError `ENCODER_FAILED` likewise, or where the bundle does not rank */
 export function checkCandidateRequest({ userId, segment, candidates }: CandidateRequest, config: BundleConfig): void {
-  const outside = candidates.find((entity) => entity < 1 || entity > config.vocabularySize);
+  const rows = entityRows(config) - 1;
+  const outside = candidates.find((entity) => entity < 1 || entity > rows);
   refuse(
     userId,
     config.ranking === undefined
       ? `bundle ${config.name} has no task heads: it ranks by dot product only`
       : outside !== undefined
-        ? `candidate row ${outside}; allowed: 1 to ${config.vocabularySize}`
+        ? `candidate row ${outside}; allowed: 1 to ${rows}`
         : windowProblem(segment, config),
   );
 }
@@ -40,14 +42,16 @@ function refuse(userId: string, problem: string | undefined): void {
   if (problem !== undefined) throw new PipelineError('ENCODER_FAILED', `request of user ${userId}: ${problem}`);
 }
 
-function windowProblem(
-  { entities, timesS, pageDigests }: Omit<EncodeSegment, 'from'>,
-  { maxSequenceLength, vocabularySize }: BundleConfig,
-): string | undefined {
+function windowProblem({ entities, timesS, pageDigests }: Omit<EncodeSegment, 'from'>, config: BundleConfig): string | undefined {
+  const { maxSequenceLength, tokens } = config;
   const n = entities.length;
   if (n > maxSequenceLength) return `a window of ${n} tokens; allowed: 1 to ${maxSequenceLength}`;
   if (timesS.length !== n) return `${timesS.length} times for ${n} tokens`;
   if (pageDigests.length !== 2 * Math.floor(n / DIGEST_PAGE)) return `${pageDigests.length / 2} page digests for ${n} tokens`;
-  if (entities.some((entity) => entity < 1 || entity > vocabularySize)) return `entity rows outside 1 to ${vocabularySize}`;
-  return undefined;
+  const code = new TokenCode(config);
+  const wrong = entities.find((token) => !code.isToken(token));
+  if (wrong === undefined) return undefined;
+  return tokens === undefined
+    ? `entity rows outside 1 to ${entityRows(config) - 1}`
+    : `token ${wrong}, which layout ${tokens.layout} does not have`;
 }

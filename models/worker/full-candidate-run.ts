@@ -28,7 +28,8 @@ export class FullCandidateRun {
     const n = segment.entities.length;
     const T = n + candidates.length;
     const x = this.#buffers.of('x', T * D);
-    for (let i = 0; i < T; i++) this.#tokens.write(x, i * D, segment.entities[i] ?? candidates[i - n]!, Math.min(i, n));
+    for (let i = 0; i < n; i++) this.#tokens.write(x, i * D, segment.entities[i]!, i);
+    for (let i = n; i < T; i++) this.#tokens.writeCandidate(x, i * D, candidates[i - n]!, n);
     const feeds: Record<string, Tensor> = {
       x: new Tensor('float32', x, [1, T, D]),
       mask: new Tensor('float32', this.#mask(n, T), [1, 1, T, T]),

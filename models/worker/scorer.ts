@@ -2,6 +2,7 @@
 import { Tensor } from 'onnxruntime-node';
 import type { ScoreRequest, ScoreResult } from '../../schemas/encoding.ts';
 import type { Bundle } from '../hstu/bundle.ts';
+import { TokenCode } from '../hstu/token-code.ts';
 import type { Sessions } from './sessions.ts';
 
 /** Scores held at once, floats: bounds rows × vocabulary of one run. */
@@ -15,13 +16,16 @@ interface Row {
 export class Scorer {
   readonly #bundle: Bundle;
   readonly #sessions: Sessions;
+  readonly #code: TokenCode;
 
   constructor(bundle: Bundle, sessions: Sessions) {
     this.#bundle = bundle;
     this.#sessions = sessions;
+    this.#code = new TokenCode(bundle.config);
   }
 
-  async score(requests: readonly ScoreRequest[]): Promise<ScoreResult[]> {
+  async score(given: readonly ScoreRequest[]): Promise<ScoreResult[]> {
+    const requests = given.map((request) => this.#inVocabulary(request));
     const results = requests.map((request) => ({
       ranks: new Int32Array(request.targets.length),
       topEntities: new Int32Array(0),
@@ -45,6 +49,17 @@ export class Scorer {
       result.topScores = scores.slice(0, count);
     });
     return results;
+  }
+
+  /** Targets and seen entities as rows of the vocabulary; 0 for what has none. */
+  #inVocabulary(request: ScoreRequest): ScoreRequest {
+    const { tokens, outOfVocabulary, vocabularySize } = this.#bundle.config;
+    if (tokens === undefined && outOfVocabulary === undefined) return request;
+    const row = (token: number) => {
+      const entity = this.#code.entityOf(token);
+      return entity > vocabularySize ? 0 : entity;
+    };
+    return { ...request, targets: request.targets.map(row), seen: request.seen.map(row) };
   }
 
   async #inChunks(
@@ -91,7 +106,7 @@ function hiddenPairs(requests: readonly ScoreRequest[], rows: readonly Row[]): B
   for (const [r, { request, row }] of rows.entries()) {
     const { seen, seenCount, targets } = requests[request]!;
     for (let s = 0; s < seenCount[row]!; s++) {
-      if (seen[s] === targets[row]) continue;
+      if (seen[s] === targets[row] || seen[s] === 0) continue;
       words[at] = r;
       words[at + 2] = seen[s]! - 1;
       at += 4;

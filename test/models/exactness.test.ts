@@ -10,7 +10,8 @@ import type { EncodedSegment } from '../../schemas/encoding.ts';
 import { Deviation } from '../support/deviation.ts';
 import { segmentOf, someWindow, type Window } from '../support/encode-segments.ts';
 import { referenceRows } from '../support/reference-hstu.ts';
-import { CACHEABLE, MAX_LENGTH, REENCODED, VOCABULARY } from './bundles.ts';
+import { referenceStuRows } from '../support/reference-stu.ts';
+import { CACHEABLE, inLayout, MAX_LENGTH, REENCODED, VOCABULARY } from './bundles.ts';
 import { type Call, callsOf, type Happening, historyArbitrary, type Step, stepsArbitrary } from './encode-script.ts';
 
 /** Cached against full: float32 sums in another order. */
@@ -216,10 +217,11 @@ async function checkCall(
   engine: EncoderEngine,
   uncached: EncoderEngine,
   bundle: Bundle,
-  { forget, requests }: Call,
+  { forget, requests: plain }: Call,
   { full, reference }: { full: Deviation; reference: Deviation },
 ): Promise<void> {
   const D = bundle.config.dimension;
+  const requests = plain.map((request) => ({ ...request, segments: request.segments.map((one) => inLayout(bundle, one)) }));
   for (const userId of forget) engine.forget(userId);
   const results = await engine.encode(requests);
   expect(results.map(({ userId, segments }) => [userId, segments.length])).toEqual(
@@ -236,10 +238,13 @@ async function checkCall(
     const what = `segment ${i} of ${segments.length} (${outcome}, rows from ${from} of ${entities.length})`;
     expect(rowsComputed, what).toBeGreaterThanOrEqual(entities.length - from);
     full.check(rows, expected[i]!.segments[0]!.rows.subarray(from * D), D, TOLERANCE, what);
-    const truth = referenceRows(bundle, { entities: [...entities], timesS: [...timesS] }, queryTimeS).subarray(from * D);
+    const truth = rowsInFloat64(bundle, { entities: [...entities], timesS: [...timesS] }, queryTimeS).subarray(from * D);
     reference.check(rows, truth, D, REFERENCE_TOLERANCE, `${what}, against float64`);
   }
 }
+
+const rowsInFloat64: typeof referenceRows = (bundle, window, queryTimeS) =>
+  (bundle.config.stu === undefined ? referenceRows : referenceStuRows)(bundle, window, queryTimeS);
 
 /** Engines by model and mode, so that sessions are created once. */
 class Engines {

@@ -4,8 +4,7 @@
  */
 import type { Bundle } from '../../models/hstu/bundle.ts';
 import type { Window } from './encode-segments.ts';
-
-type Vector = Float64Array;
+import { bucket, l2Normalised, layerNorm, silu, times, type Vector } from './reference-parts.ts';
 
 /** Every row's output for a window whose newest row is asked about `queryTimeS`: `(n, D)` row-major. */
 export function referenceRows(bundle: Bundle, { entities, timesS }: Window, queryTimeS: number): Float64Array {
@@ -74,31 +73,4 @@ export function referenceScores(bundle: Bundle, user: ArrayLike<number>): Float6
     for (let d = 0; d < D; d++) sum += direction[d]! * user[d]!;
     return sum;
   });
-}
-
-/** `b(d) = clamp(trunc(f32(log(f32(max(1, |d|))) / 0.301)), 0, 128)`: the formula itself, not the table that bundles hold. */
-function bucket(distanceS: number): number {
-  const f32 = Math.fround;
-  const logarithm = f32(Math.log(f32(Math.max(1, Math.abs(distanceS)))));
-  return Math.min(128, Math.max(0, Math.trunc(f32(logarithm / f32(0.301)))));
-}
-
-const silu = (value: number): number => value / (1 + Math.exp(-value));
-
-function layerNorm(row: Vector): Vector {
-  const mean = row.reduce((sum, value) => sum + value, 0) / row.length;
-  const variance = row.reduce((sum, value) => sum + (value - mean) ** 2, 0) / row.length;
-  return row.map((value) => (value - mean) / Math.sqrt(variance + 1e-6));
-}
-
-function l2Normalised(row: Vector): Vector {
-  const length = Math.sqrt(row.reduce((sum, value) => sum + value * value, 0));
-  return row.map((value) => value / Math.max(length, 1e-6));
-}
-
-/** `row (m,) @ matrix (m, columns)`. */
-function times(row: Vector, matrix: Float32Array, columns: number): Vector {
-  const out = new Float64Array(columns);
-  for (let m = 0; m < row.length; m++) for (let c = 0; c < columns; c++) out[c]! += row[m]! * matrix[m * columns + c]!;
-  return out;
 }
