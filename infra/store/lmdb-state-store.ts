@@ -1,6 +1,6 @@
 /** The records of one partition on this machine's disk: what a restart reads instead of the whole changelog. */
 import { createHash } from 'node:crypto';
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, rmSync } from 'node:fs';
+import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { open, type RootDatabase } from 'lmdb';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
@@ -11,7 +11,7 @@ import { type OwnedFolder, takeFolder } from './folder-owner.ts';
 export interface StateStoreOptions {
   /** Folder of this partition's state alone; made if it is missing. */
   readonly path: string;
-  /** Most that the data file may grow to, bytes: address space, not memory. @default 64 GiB */
+  /** Address space for the data file to begin with, bytes (not memory); it grows when the file does. @default 4 GiB */
   readonly mapSizeBytes?: number;
 }
 
@@ -28,7 +28,7 @@ export interface OpenedStateStore {
   readonly rebuilt: string | undefined;
 }
 
-const DEFAULT_MAP_BYTES = 64 * 1024 ** 3;
+const DEFAULT_MAP_BYTES = 4 * 1024 ** 3;
 const DATA_FILE = 'data.mdb';
 const LOCK_FILE = 'lock.mdb';
 /** Keys of records begin with smaller bytes. */
@@ -121,6 +121,11 @@ export class LmdbStateStore implements StateReader {
     return entryCount - (this.#meta === undefined ? 0 : 1);
   }
 
+  /** Size of the data file. */
+  get bytes(): number {
+    return statSync(join(this.#path, DATA_FILE)).size;
+  }
+
   /** @throws PipelineError `STATE_CORRUPTED` where the file is damaged; the bytes of a value are for the reader to check */
   get(key: Uint8Array): Uint8Array | undefined {
     try {
@@ -139,7 +144,7 @@ export class LmdbStateStore implements StateReader {
    * Writes the changes, in their order, and the meta. Done when the call returns (the promise is settled), so writes are
    * ordered as they are called.
    *
-   * @throws PipelineError `STORE_FAILED` if the disk or the map is full: nothing of it is written; `STATE_CORRUPTED` for a damaged file
+   * @throws PipelineError `STORE_FAILED` if the disk is full: nothing of it is written; `STATE_CORRUPTED` for a damaged file
    */
   async write(changes: readonly StateChange[], meta: StateStoreMeta): Promise<void> {
     const database = this.#database;
