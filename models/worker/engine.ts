@@ -15,12 +15,12 @@ import type {
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import type { Bundle } from '../hstu/bundle.ts';
 import { KvCache, type KvCacheOptions } from '../kv-cache/kv-cache.ts';
-import { CandidateScorer } from './candidate-scorer.ts';
-import { checkCandidateRequest, checkEncodeRequest, checkServesRetrieval } from './check-request.ts';
-import type { Job } from './encode-job.ts';
-import { HistoryEncoder } from './history-encoder.ts';
-import { Scorer } from './scorer.ts';
-import { Sessions } from './sessions.ts';
+import { CandidateScorer } from './compute/candidate-scorer.ts';
+import { checkCandidateRequest, checkEncodeRequest, checkServesRetrieval } from './compute/check-request.ts';
+import type { Job } from './compute/encode-job.ts';
+import { HistoryEncoder } from './compute/history-encoder.ts';
+import { Scorer } from './compute/scorer.ts';
+import { Sessions } from './compute/sessions.ts';
 
 export interface EngineOptions {
   /** Bytes for K and V. */

@@ -77,7 +77,8 @@ function describe(bundle: Bundle): string {
       ['output', `${norm}${config.concatUa ? ', concat_ua' : ''}`],
       ...(config.stu === undefined ? [] : [['STU', describeStu(config.stu)] as const]),
       ['serves', describeUses(config)],
-      ['vocabulary', `${count(config.vocabularySize)} entities; actions ${config.actions.encoded.join(', ')}`],
+      ['vocabulary', describeVocabulary(config)],
+      ...(config.tokens === undefined ? [] : [['tokens', describeTokens(config.tokens)] as const]),
       [
         'window',
         `${config.window.maxLength} events, dropped in blocks of ${config.window.blockLength}; padded length N ${config.paddedLength}`,
@@ -98,6 +99,20 @@ const describeStu = ({ divisor, alpha, groupNorm, maxAttnLen }: NonNullable<Bund
   ]
     .filter((part) => part !== false)
     .join(', ');
+
+function describeVocabulary({
+  vocabularySize,
+  outOfVocabulary,
+  actions,
+}: Pick<Bundle['config'], 'vocabularySize' | 'outOfVocabulary' | 'actions'>): string {
+  const others = outOfVocabulary === undefined ? '' : `, ${count(outOfVocabulary)} rows shared by all others`;
+  return `${count(vocabularySize)} entities${others}; actions ${actions.encoded.join(', ')}`;
+}
+
+function describeTokens({ layout, values }: NonNullable<Bundle['config']['tokens']>): string {
+  const buckets = Object.entries(values).map(([kind, edges]) => `${kind} in ${edges.length + 1} buckets`);
+  return [layout, ...buckets].join(', ');
+}
 
 function describeUses(config: Pick<Bundle['config'], 'retrieval' | 'ranking'>): string {
   const tasks = config.ranking?.tasks.map(({ name, weight }) => `${name} × ${weight}`).join(', ');

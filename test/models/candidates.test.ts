@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
 import { HstuEncoder } from '../../models/encoder.ts';
-import { type Bundle, kvBytesPerRow } from '../../models/hstu/bundle.ts';
+import { type Bundle, kvBytesPerRow, makeBundle } from '../../models/hstu/bundle.ts';
 import { KvCache } from '../../models/kv-cache/kv-cache.ts';
 import { EncoderEngine, type EngineOptions } from '../../models/worker/engine.ts';
 import type { CandidateRequest, CandidateResult, EncodeSegment } from '../../schemas/encoding.ts';
@@ -224,6 +224,13 @@ describe('scoreCandidates', () => {
       message: expect.stringContaining(message),
     });
     await expect(engine.scoreCandidates([asked])).rejects.toThrow('user u');
+  });
+
+  it('leaves the dot product to bundles that serve retrieval', async () => {
+    const { config, tensors, entities } = stu;
+    const { engine } = start(makeBundle({ config: { ...config, retrieval: false }, tensors, entities }), 100);
+    await expect(engine.score([])).rejects.toThrow('only ranks candidates');
+    expect((await engine.scoreCandidates([request(3, [1])]))[0]!.combined).toHaveLength(1);
   });
 
   it('goes to the thread that holds the user, and answers in request order', async () => {

@@ -2,8 +2,9 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bundle, makeBundle } from '../../../models/hstu/bundle.ts';
 import { randomBundle } from '../../../models/hstu/random-bundle.ts';
-import { Scorer } from '../../../models/worker/scorer.ts';
-import { Sessions } from '../../../models/worker/sessions.ts';
+import { TokenCode } from '../../../models/hstu/token-code.ts';
+import { Scorer } from '../../../models/worker/compute/scorer.ts';
+import { Sessions } from '../../../models/worker/compute/sessions.ts';
 import type { ScoreRequest } from '../../../schemas/encoding.ts';
 import { Deviation } from '../../support/deviation.ts';
 import { referenceScores } from '../../support/reference-hstu.ts';
@@ -178,5 +179,31 @@ describe('score', () => {
       const [one] = await scorer.score([request([rows[i]!], { targets: [targets[i]!] })]);
       expect(whole!.ranks[i]).toBe(one!.ranks[0]);
     }
+  });
+});
+
+describe('score, of tokens that say more than their entity', () => {
+  it('ranks by the entity; one outside the vocabulary has no rank and hides nothing', async () => {
+    const { config } = bundle;
+    const actions = { encoded: ['view', 'like'], skipped: [] };
+    const more = { tokens: { layout: 'additive', values: {} }, unknownEntity: 'hash', outOfVocabulary: 2, actions } as const;
+    const code = new TokenCode({ ...config, ...more });
+    const table = bundle.tensors.get('entity_embedding')!;
+    const wide = new Float32Array((VOCABULARY + 3) * D);
+    wide.set(table.data);
+    const tensors = new Map([
+      ...bundle.tensors,
+      ['entity_embedding', { shape: [VOCABULARY + 3, D], data: wide }] as const,
+      ['action_embedding', { shape: [3, D], data: new Float32Array(3 * D) }] as const,
+    ]);
+    const other = makeBundle({ ...bundle, config: { ...config, ...more }, tensors });
+    const others = new Sessions(other);
+    const liked = (entity: number) => code.encode({ entity, actionBits: 2, bucket: 0 });
+    const [expected] = await scorer.score([request([row, row], { targets: [3, 0], seen: [4, 5], topK: 5 })]);
+    const [actual] = await new Scorer(other, others).score([
+      request([row, row], { targets: [liked(3), liked(32)], seen: [liked(4), liked(31), 5], topK: 5 }),
+    ]);
+    expect(actual).toEqual(expected);
+    await others.release();
   });
 });

@@ -3,10 +3,10 @@
  * It costs the history every time; the cached way is measured against it and held to its numbers.
  */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
-import { AttentionBias } from '../hstu/attention-bias.ts';
-import type { Bundle } from '../hstu/bundle.ts';
-import { hasBias } from '../hstu/graph/attention.ts';
-import { TokenEmbedding } from '../hstu/token-embedding.ts';
+import { AttentionBias } from '../../hstu/attention-bias.ts';
+import type { Bundle } from '../../hstu/bundle.ts';
+import { hasBias } from '../../hstu/graph/attention.ts';
+import { TokenEmbedding } from '../../hstu/token-embedding.ts';
 import { Buffers } from './buffers.ts';
 import type { CandidateOutput, History } from './candidate-run.ts';
 

@@ -1,7 +1,7 @@
 /** Segments being encoded, and which of them one run of a graph takes together. */
-import type { CacheOutcome, EncodeSegment } from '../../schemas/encoding.ts';
-import { MAX_ROWWISE } from '../hstu/graph/graphs.ts';
-import type { KvEntry } from '../kv-cache/kv-cache.ts';
+import type { CacheOutcome, EncodeSegment } from '../../../schemas/encoding.ts';
+import { MAX_ROWWISE } from '../../hstu/graph/graphs.ts';
+import type { KvEntry } from '../../kv-cache/kv-cache.ts';
 import type { KvRow } from './candidate-run.ts';
 import { STEP_USERS } from './sessions.ts';
 

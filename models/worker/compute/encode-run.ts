@@ -1,11 +1,11 @@
 /** What a run of a graph over several users takes: token embeddings, biases, masks, cached rows; and what it gives back. */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
-import type { EncodeSegment } from '../../schemas/encoding.ts';
-import { AttentionBias } from '../hstu/attention-bias.ts';
-import type { Bundle } from '../hstu/bundle.ts';
-import { hasBias, isLocal } from '../hstu/graph/attention.ts';
-import { TokenEmbedding } from '../hstu/token-embedding.ts';
-import type { Extent } from '../kv-cache/extent.ts';
+import type { EncodeSegment } from '../../../schemas/encoding.ts';
+import { AttentionBias } from '../../hstu/attention-bias.ts';
+import type { Bundle } from '../../hstu/bundle.ts';
+import { hasBias, isLocal } from '../../hstu/graph/attention.ts';
+import { TokenEmbedding } from '../../hstu/token-embedding.ts';
+import type { Extent } from '../../kv-cache/extent.ts';
 import { Buffers } from './buffers.ts';
 
 /** Rows `from … to-1` of a window; rows before `from` are in `past`. */

@@ -1,11 +1,11 @@
 /** What a run of the candidate graph takes, from the cache or from the whole history; and what it gives back. */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
-import type { EncodeSegment } from '../../schemas/encoding.ts';
-import { AttentionBias } from '../hstu/attention-bias.ts';
-import type { Bundle } from '../hstu/bundle.ts';
-import { hasBias, isLocal } from '../hstu/graph/attention.ts';
-import { TokenEmbedding } from '../hstu/token-embedding.ts';
-import type { Extent } from '../kv-cache/extent.ts';
+import type { EncodeSegment } from '../../../schemas/encoding.ts';
+import { AttentionBias } from '../../hstu/attention-bias.ts';
+import type { Bundle } from '../../hstu/bundle.ts';
+import { hasBias, isLocal } from '../../hstu/graph/attention.ts';
+import { TokenEmbedding } from '../../hstu/token-embedding.ts';
+import type { Extent } from '../../kv-cache/extent.ts';
 
 /** K and V of one row, per layer `(H*dqk,)` and `(H*dv,)`. */
 export interface KvRow {

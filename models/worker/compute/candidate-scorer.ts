@@ -1,6 +1,6 @@
 /** Candidates in micro-batches of a fixed size over one history (M-FALCON, arXiv 2402.17152 §3.4). */
-import type { CandidateRequest, CandidateResult } from '../../schemas/encoding.ts';
-import type { Bundle } from '../hstu/bundle.ts';
+import type { CandidateRequest, CandidateResult } from '../../../schemas/encoding.ts';
+import type { Bundle } from '../../hstu/bundle.ts';
 import { type CandidateOutput, CandidateRun, type History } from './candidate-run.ts';
 import { FullCandidateRun } from './full-candidate-run.ts';
 import type { Sessions } from './sessions.ts';

@@ -2,11 +2,11 @@
  * Windows through the KV cache: computes only the rows that the cache does not hold, and keeps what is final. The law it obeys:
  * whatever the cache holds, the rows returned equal those of a full encode.
  */
-import type { CacheOutcome, EncodedSegment, EncodeSegment } from '../../schemas/encoding.ts';
-import type { Bundle } from '../hstu/bundle.ts';
-import { judgeCacheability } from '../hstu/cacheability.ts';
-import { MAX_ROWWISE } from '../hstu/graph/graphs.ts';
-import type { KvCache, Reuse } from '../kv-cache/kv-cache.ts';
+import type { CacheOutcome, EncodedSegment, EncodeSegment } from '../../../schemas/encoding.ts';
+import type { Bundle } from '../../hstu/bundle.ts';
+import { judgeCacheability } from '../../hstu/cacheability.ts';
+import { MAX_ROWWISE } from '../../hstu/graph/graphs.ts';
+import type { KvCache, Reuse } from '../../kv-cache/kv-cache.ts';
 import { type Job, prefillBatches, stepBatches } from './encode-job.ts';
 import { EncodeRun, type RowRange, type RunOutput } from './encode-run.ts';
 import type { Sessions } from './sessions.ts';

@@ -1,9 +1,9 @@
 /** What the encoder refuses: requests that could only give wrong numbers. */
-import { type BundleConfig, entityRows, servesRetrieval } from '../../schemas/bundle-config.ts';
-import type { CandidateRequest, EncodeRequest, EncodeSegment } from '../../schemas/encoding.ts';
-import { PipelineError } from '../../schemas/errors.ts';
-import { DIGEST_PAGE } from '../../schemas/sequence-digest.ts';
-import { TokenCode } from '../hstu/token-code.ts';
+import { type BundleConfig, entityRows, servesRetrieval } from '../../../schemas/bundle-config.ts';
+import type { CandidateRequest, EncodeRequest, EncodeSegment } from '../../../schemas/encoding.ts';
+import { PipelineError } from '../../../schemas/errors.ts';
+import { DIGEST_PAGE } from '../../../schemas/sequence-digest.ts';
+import { TokenCode } from '../../hstu/token-code.ts';
 
 /** @throws PipelineError `ENCODER_FAILED` that names the user and what is wrong with the window */
 export function checkEncodeRequest({ userId, segments }: EncodeRequest, config: BundleConfig): void {

@@ -1,8 +1,8 @@
 /** Ranks and top-K over the entity table: the retrieval score of a batch of embeddings. */
 import { Tensor } from 'onnxruntime-node';
-import type { ScoreRequest, ScoreResult } from '../../schemas/encoding.ts';
-import type { Bundle } from '../hstu/bundle.ts';
-import { TokenCode } from '../hstu/token-code.ts';
+import type { ScoreRequest, ScoreResult } from '../../../schemas/encoding.ts';
+import type { Bundle } from '../../hstu/bundle.ts';
+import { TokenCode } from '../../hstu/token-code.ts';
 import type { Sessions } from './sessions.ts';
 
 /** Scores held at once, floats: bounds rows × vocabulary of one run. */

@@ -1,8 +1,8 @@
 /** The runtime sessions of one bundle on one thread, created when first needed. */
 import { InferenceSession } from 'onnxruntime-node';
-import type { Bundle } from '../hstu/bundle.ts';
-import { candidateGraph, fullCandidateGraph, prefillGraph, stepGraph } from '../hstu/graph/graphs.ts';
-import { scoreGraph } from '../hstu/graph/retrieval-graph.ts';
+import type { Bundle } from '../../hstu/bundle.ts';
+import { candidateGraph, fullCandidateGraph, prefillGraph, stepGraph } from '../../hstu/graph/graphs.ts';
+import { scoreGraph } from '../../hstu/graph/retrieval-graph.ts';
 
 /** Users that one step graph takes: graphs are unrolled over users, so a batch is cut into these sizes. */
 export const STEP_USERS = [32, 16, 8, 4, 2, 1] as const;
