@@ -48,10 +48,10 @@ function windowProblem({ entities, timesS, pageDigests }: Omit<EncodeSegment, 'f
   if (n > maxSequenceLength) return `a window of ${n} tokens; allowed: 1 to ${maxSequenceLength}`;
   if (timesS.length !== n) return `${timesS.length} times for ${n} tokens`;
   if (pageDigests.length !== 2 * Math.floor(n / DIGEST_PAGE)) return `${pageDigests.length / 2} page digests for ${n} tokens`;
+  const rows = entityRows(config);
+  if (tokens === undefined)
+    return entities.some((entity) => entity < 1 || entity >= rows) ? `entity rows outside 1 to ${rows - 1}` : undefined;
   const code = new TokenCode(config);
   const wrong = entities.find((token) => !code.isToken(token));
-  if (wrong === undefined) return undefined;
-  return tokens === undefined
-    ? `entity rows outside 1 to ${entityRows(config) - 1}`
-    : `token ${wrong}, which layout ${tokens.layout} does not have`;
+  return wrong === undefined ? undefined : `token ${wrong}, which layout ${tokens.layout} does not have`;
 }
