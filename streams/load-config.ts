@@ -7,6 +7,9 @@ import { messageOf, PipelineError } from '../schemas/errors.ts';
 
 export const ENVIRONMENT_PREFIX = 'HSTU_';
 
+/** Settings whose text is taken as it is: a password of digits is not a number, and `#` begins no comment. */
+const SECRET = /(password|passphrase|username)$/i;
+
 export interface ConfigSources {
   /** YAML file. */
   readonly file: string;
@@ -24,7 +27,10 @@ export interface ConfigSources {
 export async function loadConfig({ file, environment = {}, assignments = [] }: ConfigSources): Promise<Config> {
   const tree = await readYaml(file);
   for (const [name, value] of Object.entries(environment)) {
-    if (name.startsWith(ENVIRONMENT_PREFIX) && value !== undefined) assign(tree, pathOfVariable(name), parseYaml(value));
+    if (name.startsWith(ENVIRONMENT_PREFIX) && value !== undefined) {
+      const path = pathOfVariable(name);
+      assign(tree, path, SECRET.test(path.at(-1)!) ? value : parseYaml(value));
+    }
   }
   for (const assignment of assignments) {
     const at = assignment.indexOf('=');

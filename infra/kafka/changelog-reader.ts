@@ -22,7 +22,7 @@ export interface ReadOptions {
 }
 
 const MAX_BUFFERED_BYTES = 16 * 2 ** 20;
-const MAX_BYTES_PER_FETCH = 4 * 2 ** 20;
+const MAX_BYTES_PER_FETCH = 2 ** 20;
 
 export class ChangelogReader {
   readonly #topic: string;

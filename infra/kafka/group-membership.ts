@@ -19,6 +19,8 @@ export interface MembershipHandlers {
 
 /** How often kafkajs looks whether a heartbeat is due, ms. */
 const TICK_MS = 200;
+/** A coordinator that is loading, or moving, lets join within this, ms. */
+const JOIN_WITHIN_MS = 60_000;
 
 /**
  * Joins with kafkajs' consumer, all of whose partitions are paused for good: it sends heartbeats and joins again, and the
@@ -74,21 +76,24 @@ export class GroupMembership {
       if (!this.#leaving) queueMicrotask(() => this.#handlers.onAssigned(this.#owned, payload.memberId));
     });
     this.#consumer.on(HEARTBEAT, () => this.#confirm());
-    let crashed: PipelineError | undefined;
-    this.#consumer.on(CRASH, ({ payload }) => {
-      if (this.#leaving || payload.restart) return;
-      crashed = kafkaError(payload.error, 'as a member of the group');
-      if (this.#joined) this.#handlers.onError(crashed);
+    const joined = new Promise<void>((resolve, reject) => {
+      this.#consumer.on(GROUP_JOIN, () => resolve());
+      this.#consumer.on(CRASH, ({ payload }) => {
+        // It starts again by itself where that may help.
+        if (this.#leaving || payload.restart) return;
+        const error = kafkaError(payload.error, 'as a member of the group');
+        if (this.#joined) this.#handlers.onError(error);
+        reject(error);
+      });
     });
     try {
       await this.#consumer.connect();
       await this.#consumer.subscribe({ topics: [...this.#topics] });
       await this.#consumer.run({ autoCommit: false, eachBatchAutoResolve: false, eachBatch: () => Promise.resolve() });
+      await within(joined, JOIN_WITHIN_MS);
     } catch (thrown) {
       throw kafkaError(thrown, `joining the group to read ${this.#topics.join(', ')}`);
     }
-    if (!this.#joined && crashed !== undefined) throw crashed;
-    if (!this.#joined) throw new PipelineError('KAFKA_UNAVAILABLE', 'the consumer group could not be joined');
   }
 
   /** Resolves when the group's coordinator has said again that this instance is a member, or has given it a new assignment. */
@@ -106,4 +111,13 @@ export class GroupMembership {
   #confirm(): void {
     for (const resolve of this.#waiting.splice(0)) resolve();
   }
+}
+
+async function within(promise: Promise<void>, ms: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    const error = new PipelineError('KAFKA_UNAVAILABLE', `the group's coordinator let nobody join for ${ms / 1000} s`);
+    timer = setTimeout(() => reject(error), ms);
+  });
+  await Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }

@@ -10,6 +10,10 @@ import { patchJoin } from './kafkajs-internals.ts';
 /** How kafkajs tries again where nothing else is said: about 12 s in all. */
 export const RETRY = { initialRetryTime: 100, maxRetryTime: 2_000, retries: 9 } as const;
 
+/** As others name them, who do not see kafkajs. */
+export type KafkaClient = Kafka;
+export type KafkaLogCreator = logCreator;
+
 export interface KafkaClientOptions {
   /** Where kafkajs' own messages go. @default nowhere */
   readonly logCreator?: logCreator;

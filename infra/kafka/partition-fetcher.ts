@@ -14,7 +14,7 @@ export interface TopicPartition {
 export interface PartitionFetcherOptions {
   /** Buffered above this, a partition is not fetched, bytes. */
   readonly maxBufferedBytes: number;
-  /** Of one partition in one answer, bytes. @default 1 MiB */
+  /** Of one partition in one answer, bytes: what is decoded at once, and how long the event loop is held. @default 256 KiB */
   readonly maxBytesPerFetch?: number;
   /** How long the broker waits for a first byte, ms. @default 250 */
   readonly maxWaitMs?: number;
@@ -57,7 +57,7 @@ export class PartitionFetcher {
 
   constructor(kafka: Kafka, options: PartitionFetcherOptions) {
     this.#kafka = kafka;
-    this.#options = { maxBytesPerFetch: 2 ** 20, maxWaitMs: 250, ...options };
+    this.#options = { maxBytesPerFetch: 2 ** 18, maxWaitMs: 250, ...options };
     this.#cluster = openCluster(kafka);
   }
 

@@ -55,6 +55,9 @@ export class PartitionProducer {
   async open(): Promise<void> {
     try {
       await this.#producer.connect();
+      // kafkajs asks for the transactional producer id, which is what fences, with the first transaction only.
+      const transaction = await this.#producer.transaction();
+      await transaction.abort();
     } catch (thrown) {
       throw kafkaError(thrown, `becoming the producer of partition ${this.#partition}`);
     }

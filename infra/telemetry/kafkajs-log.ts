@@ -16,7 +16,7 @@ const ERROR = 1;
 const WARN = 2;
 const ROUTINE = /group is rebalancing/i;
 /** What these report as errors they try again, and what they give up on is thrown, and told by us. */
-const RETRIED = new Set(['Connection', 'Producer', 'BrokerPool', 'Cluster', 'TransactionManager']);
+const RETRIED = new Set(['Connection', 'Producer', 'Consumer', 'Runner', 'BrokerPool', 'Cluster', 'TransactionManager']);
 /** Bodies of requests and responses, which may be those of a SASL handshake; and what our own lines already have. */
 const DROPPED = new Set(['payload', 'sasl', 'authBytes', 'timestamp', 'logger', 'message']);
 

@@ -1,7 +1,6 @@
 /** An instance of the consumer deployment, from joining the group to leaving it: through rebalances, faults and its end. */
 import { Subject } from 'rxjs';
 import { GroupMembership } from '../../infra/kafka/group-membership.ts';
-import { kafkaError } from '../../infra/kafka/kafka-errors.ts';
 import type { OutputBatch } from '../../schemas/batch.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { Lifecycle, type LifecycleState } from '../lifecycle.ts';
@@ -113,7 +112,9 @@ export class LiveStream {
       } catch (thrown) {
         // A taking over that was called off: what is open stays open.
         if (thrown instanceof DOMException && thrown.name === 'AbortError') continue;
-        const error = kafkaError(thrown, 'streaming');
+        // Anything else is a fault of ours, which trying again would only repeat.
+        if (!(thrown instanceof PipelineError)) throw thrown;
+        const error = thrown;
         // What is under way is as if it had not been: memory, transactions and, behind them, the local stores.
         const corrupted = error.code === 'STATE_CORRUPTED';
         if (corrupted) for (const task of this.#tasks.values()) await task.discardStore();

@@ -1,10 +1,10 @@
 /** Wires an instance of the consumer deployment: configuration in, everything it needs opened, checked and closed again. */
-import type { Kafka, logCreator } from 'kafkajs';
 import { ChangelogReader } from '../../infra/kafka/changelog-reader.ts';
-import { kafkaClient } from '../../infra/kafka/kafka-client.ts';
+import { type KafkaClient, type KafkaLogCreator, kafkaClient } from '../../infra/kafka/kafka-client.ts';
 import { OutputProducer } from '../../infra/kafka/output-producer.ts';
 import { outputRecords } from '../../infra/kafka/output-records.ts';
 import { PartitionFetcher } from '../../infra/kafka/partition-fetcher.ts';
+import { SchemaRegistry } from '../../infra/kafka/schema-registry.ts';
 import { changelogOf, checkTopics, inputTopics, readTopics, withAdmin } from '../../infra/kafka/topics.ts';
 import { HstuEncoder } from '../../models/encoder.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
@@ -12,6 +12,7 @@ import { Tokenizer } from '../../models/hstu/tokenizer.ts';
 import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import { createRecordDecoder } from '../../schemas/avro/record-decoder.ts';
 import { fixedSchemas } from '../../schemas/avro/schemas.ts';
+import { schemaIdsOf } from '../../schemas/avro/wire-format.ts';
 import type { OutputBatch } from '../../schemas/batch.ts';
 import type { PipelineObserver } from '../instrument.ts';
 import { encoderOptions } from '../replay.ts';
@@ -28,7 +29,7 @@ export interface OpenLiveOptions {
   /** Is told how long each step takes. @default none */
   readonly pipelineObserver?: PipelineObserver;
   /** kafkajs' own messages. @default none */
-  readonly logCreator?: logCreator;
+  readonly logCreator?: KafkaLogCreator;
 }
 
 export interface OpenLive {
@@ -59,7 +60,10 @@ export async function openLive({
   const topics = inputTopics(config.kafka);
   const partitions = checkTopics(await readTopics(kafka, config.kafka), config.kafka);
   const tokenizer = new Tokenizer(bundle);
-  const schemas = fixedSchemas;
+  const registry = config.kafka.schemaRegistry && new SchemaRegistry(config.kafka.schemaRegistry);
+  const { userEmbeddings, candidateScores, deadLetters } = config.kafka.topics;
+  await registry?.register({ UserEmbedding: userEmbeddings, CandidateScores: candidateScores, DeadLetter: deadLetters });
+  const schemas = registry ?? fixedSchemas;
   const codec = new AvroCodec({ schemas, maxRecordBytes: config.kafka.maxRecordBytes });
   const encoder = new HstuEncoder(bundle, encoderOptions(config));
   const outputs = new OutputProducer(kafka, config.kafka);
@@ -83,6 +87,8 @@ export async function openLive({
     window: bundle.config.window,
     hotUsersPerPartition: Math.max(1, Math.ceil(config.state.hotUsers / partitions)),
     topics,
+    // Decoding is synchronous: the schemas of a batch are fetched before it is let on.
+    prepare: registry && ((records) => registry.ensure(schemaIdsOf(records))),
     outputs: toRecords,
     committedOffsets: (partition) => committedOffsets(kafka, config.kafka.applicationId, topics, partition),
     now: Date.now,
@@ -129,7 +135,7 @@ export async function openLive({
   return { encoder, fetcher, stream, topics, partitions, run: (signal) => stream.run(signal), close };
 }
 
-async function committedOffsets(kafka: Kafka, groupId: string, topics: readonly string[], partition: number) {
+async function committedOffsets(kafka: KafkaClient, groupId: string, topics: readonly string[], partition: number) {
   return withAdmin(kafka, 'reading the committed offsets', async (admin) => {
     const answers = await admin.fetchOffsets({ groupId, topics: [...topics] });
     const known = answers.flatMap(({ topic, partitions }) => {

@@ -1,6 +1,6 @@
 /** One input partition in this instance's hands: its producer, its state, its records, from taking over to handing over. */
-import type { Kafka } from 'kafkajs';
 import type { ChangelogReader } from '../../infra/kafka/changelog-reader.ts';
+import type { KafkaClient } from '../../infra/kafka/kafka-client.ts';
 import type { PartitionFetcher } from '../../infra/kafka/partition-fetcher.ts';
 import { type OutgoingRecord, type OutgoingRecords, PartitionProducer } from '../../infra/kafka/partition-producer.ts';
 import { changelogOf } from '../../infra/kafka/topics.ts';
@@ -15,7 +15,7 @@ import { type RestoredState, restoreState } from './restore-state.ts';
 
 /** What all partitions of an instance share. */
 export interface TaskParts {
-  readonly kafka: Kafka;
+  readonly kafka: KafkaClient;
   readonly config: Config & { readonly kafka: KafkaConfig };
   readonly fetcher: PartitionFetcher;
   readonly changelog: ChangelogReader;

@@ -2,14 +2,14 @@
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { TOMBSTONES_KEPT_MS } from '../../infra/kafka/topics.ts';
-import { openStateStore, type StateStore } from '../../infra/store/state-store.ts';
+import { type LmdbStateStore, openStateStore, type StateStoreMeta } from '../../infra/store/lmdb-state-store.ts';
 import type { SourceRecord } from '../../schemas/action.ts';
 import type { StateChange, StatePosition } from '../../schemas/state.ts';
 import type { TaskParts } from './partition-task.ts';
 import { decodePosition, isPosition } from './position-record.ts';
 
 /** Stored with every commit, in the same transaction of the local store. */
-export interface StateMeta {
+export interface StateMeta extends StateStoreMeta {
   /** Absent while a restore from nothing is under way. */
   readonly position?: StatePosition;
   /** Offset after the newest changelog record that is applied; that record is the position's. */
@@ -18,7 +18,7 @@ export interface StateMeta {
 }
 
 export interface RestoredState {
-  readonly store: StateStore<StateMeta>;
+  readonly store: LmdbStateStore;
   readonly stateId: string;
   /** Absent: nothing was ever committed. */
   readonly position: StatePosition | undefined;
@@ -38,9 +38,9 @@ const MAX_AGE_MS = TOMBSTONES_KEPT_MS / 2;
 export async function restoreState(partition: number, parts: TaskParts, signal: AbortSignal): Promise<RestoredState> {
   const { config, changelog, observer, now } = parts;
   const path = join(config.state.path, config.kafka.applicationId, String(partition));
-  const { store, rebuilt } = await openStateStore<StateMeta>({ path });
+  const { store, rebuilt } = await openStateStore({ path });
   try {
-    const meta = store.meta();
+    const meta = store.meta() as StateMeta | undefined;
     const { first, end } = await changelog.offsets(partition);
     const reason = rebuilt ?? (meta && whyUnusable(meta, { first, end, now: now() }));
     let position: StatePosition | undefined;
@@ -67,7 +67,7 @@ async function catchUp(
   partition: number,
   { changelog, requireCompatible, observer, now }: TaskParts,
   signal: AbortSignal,
-  store: StateStore<StateMeta>,
+  store: LmdbStateStore,
   { from, known }: { readonly from: number; readonly known?: StatePosition },
 ): Promise<StatePosition | undefined> {
   const where = `partition ${partition}`;

@@ -159,7 +159,7 @@ describe('kafkajs', () => {
     const { logger, parsed, lines } = capture();
     const create: KafkajsLogCreator = kafkajsLogCreator(logger);
     const log = create(logLevel.DEBUG);
-    const entry = (level: logLevel, message: string, extra: object, namespace = 'Runner') =>
+    const entry = (level: logLevel, message: string, extra: object, namespace = 'ConsumerGroup') =>
       log({ namespace, level, label: '', log: { timestamp: '', logger: 'kafkajs', message, ...extra } });
     entry(logLevel.INFO, 'Consumer has joined the group', { memberId: 'm' });
     entry(logLevel.WARN, 'The group is rebalancing, re-joining', { groupId: 'g' });

@@ -9,11 +9,12 @@ import { ActionProducer } from '../../infra/kafka/action-producer.ts';
 import type { LocalKafka } from '../../infra/kafka/broker/local-kafka.ts';
 import { kafkaClient } from '../../infra/kafka/kafka-client.ts';
 import { PartitionFetcher } from '../../infra/kafka/partition-fetcher.ts';
-import { createTopics } from '../../infra/kafka/topics.ts';
+import { changelogOf, createTopics } from '../../infra/kafka/topics.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
 import { Tokenizer } from '../../models/hstu/tokenizer.ts';
 import { EncoderEngine } from '../../models/worker/engine.ts';
 import { UserSequence } from '../../operators/index.ts';
+import { loadSequence } from '../../operators/state-pages.ts';
 import type { SourceRecord, UserAction } from '../../schemas/action.ts';
 import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import type { RecordTypes } from '../../schemas/avro/record-shapes.ts';
@@ -216,6 +217,33 @@ export class LiveWorld {
     for (const userId of versions.keys()) if (!expected.has(userId)) problems.push(`${userId}: published, and did nothing`);
     await engine.release();
     return { users: expected.size, maxDelta, problems };
+  }
+
+  /**
+   * Whether the state that a new machine would restore is that of these actions.
+   *
+   * @returns what differs, a line each
+   */
+  async verifyState(actions: readonly UserAction[]): Promise<string[]> {
+    const expected = this.#sequencesOf(actions);
+    const records = new Map<string, Uint8Array>();
+    for (const { key, value } of await this.read(changelogOf(this.config.kafka))) {
+      const name = Buffer.from(key!).toString('latin1');
+      if (value === null) records.delete(name);
+      else records.set(name, value as Uint8Array);
+    }
+    const reader = { get: (key: Uint8Array) => records.get(Buffer.from(key).toString('latin1')) };
+    const options = { window: this.#bundle.config.window, seenLimit: this.config.sequence.seenLimit };
+    const problems: string[] = [];
+    for (const [userId, sequence] of expected) {
+      const restored = loadSequence(userId, reader, options);
+      const facts = (of: UserSequence | undefined) =>
+        of === undefined
+          ? 'none'
+          : `version ${of.version}, digest ${of.digest}, ${of.seen().length} seen, ids ${of.eventIds.join()}`;
+      if (facts(restored) !== facts(sequence)) problems.push(`${userId}: state ${facts(restored)}, expected ${facts(sequence)}`);
+    }
+    return problems;
   }
 
   async close(): Promise<void> {
