@@ -28,8 +28,8 @@ export function prefillGraph(bundle: Bundle): Uint8Array {
 /**
  * `T` new rows of each of `users` users against their cached rows, all of the same capacity `C`.
  *
- * in: those of prefill with `B = users`, and per layer `past.l (B,1,T,C,1)` the bias of the cached keys, and per user `b`
- * `pk.l.b (H,1,C,dqk)`, `pv.l.b (H,1,C,dv)`; for local attention `pastMask (B,1,T,C,1)` · out: those of prefill
+ * in: those of prefill with `B = users`, and per layer `past.l (B,1,T,S,1)` the bias of the cached keys, and per user `b`
+ * `pk.l.b (H,1,C,dqk)`, `pv.l.b (H,1,C,dv)`; for local attention `pastMask (B,1,T,S,1)`, `start.b`, `end.b` · out: those of prefill
  */
 export function stepGraph(bundle: Bundle, users: number, rowwise: boolean): Uint8Array {
   const g = new GraphBuilder(`hstu-step-${users}`);

@@ -6,6 +6,7 @@ import type { Bundle } from '../../hstu/bundle.ts';
 import { hasBias, isLocal } from '../../hstu/graph/attention.ts';
 import { TokenEmbedding } from '../../hstu/token-embedding.ts';
 import type { Extent } from '../../kv-cache/extent.ts';
+import { addReach, type PastReach, pastReach } from './past-reach.ts';
 
 /** K and V of one row, per layer `(H*dqk,)` and `(H*dv,)`. */
 export interface KvRow {
@@ -56,13 +57,15 @@ export class CandidateRun {
       feeds[`tk.${l}`] = new Tensor('float32', newest?.k[l] ?? new Float32Array(H * dqk), [1, H, 1, dqk]);
       feeds[`tv.${l}`] = new Tensor('float32', newest?.v[l] ?? new Float32Array(H * dv), [1, H, 1, dv]);
     }
-    const C = past.capacity;
     const n = segment.entities.length;
+    const reach = pastReach(config, n, past.capacity);
     if (isLocal(config)) {
-      const mask = new Float32Array(C).fill(1, Math.max(0, n - config.stu!.maxAttnLen!), Math.max(0, n - 1));
-      feeds['pastMask'] = new Tensor('float32', mask, [1, 1, 1, C]);
+      const { start, length: S } = reach;
+      const mask = new Float32Array(S).fill(1, Math.max(0, n - config.stu!.maxAttnLen! - start), Math.max(0, n - 1 - start));
+      feeds['pastMask'] = new Tensor('float32', mask, [1, 1, 1, S]);
+      addReach(feeds, 0, reach);
     }
-    if (hasBias(config)) this.#addBiases(feeds, segment, C);
+    if (hasBias(config)) this.#addBiases(feeds, segment, reach);
     return feeds;
   }
 
@@ -78,7 +81,7 @@ export class CandidateRun {
   }
 
   /** A candidate is row `n` at the query time: `past.l` against rows `0 … n-2`, `near.l` against row `n-1` and against itself. */
-  #addBiases(feeds: Record<string, Tensor>, { timesS, queryTimeS }: History['segment'], C: number): void {
+  #addBiases(feeds: Record<string, Tensor>, { timesS, queryTimeS }: History['segment'], { start, length }: PastReach): void {
     const n = timesS.length;
     const times = new Float64Array(n + 1);
     times.set(timesS);
@@ -86,9 +89,9 @@ export class CandidateRun {
     const rows = Array.from({ length: this.#bundle.config.layers }, () => new Float32Array(n + 1));
     this.#bias.fillRow(n, queryTimeS, times, 0, n + 1, rows, 0);
     for (const [l, row] of rows.entries()) {
-      const past = new Float32Array(C);
-      past.set(row.subarray(0, Math.max(0, n - 1)));
-      feeds[`past.${l}`] = new Tensor('float32', past, [1, 1, 1, C]);
+      const past = new Float32Array(length);
+      past.set(row.subarray(start, Math.max(start, n - 1)));
+      feeds[`past.${l}`] = new Tensor('float32', past, [1, 1, 1, length]);
       feeds[`near.${l}`] = new Tensor('float32', Float32Array.of(n > 0 ? row[n - 1]! : 0, row[n]!), [2]);
     }
   }

@@ -7,6 +7,7 @@ import { hasBias, isLocal } from '../../hstu/graph/attention.ts';
 import { TokenEmbedding } from '../../hstu/token-embedding.ts';
 import type { Extent } from '../../kv-cache/extent.ts';
 import { Buffers } from './buffers.ts';
+import { addReach, pastReach } from './past-reach.ts';
 
 /** Rows `from … to-1` of a window; rows before `from` are in `past`. */
 export interface RowRange {
@@ -51,8 +52,12 @@ export class EncodeRun {
       x: new Tensor('float32', this.#tokenEmbeddings(ranges, T), [B, T, D]),
       mask: new Tensor('float32', this.#mask(ranges, T), [B, 1, T, T]),
     };
-    if (C > 0 && isLocal(config)) feeds['pastMask'] = new Tensor('float32', this.#pastMask(ranges, T, C), [B, 1, T, C, 1]);
-    if (hasBias(config)) this.#addBiases(feeds, ranges, T, C);
+    const S = pastReach(config, 0, C).length;
+    if (C > 0 && isLocal(config)) {
+      feeds['pastMask'] = new Tensor('float32', this.#pastMask(ranges, T, S), [B, 1, T, S, 1]);
+      for (const [b, { from }] of ranges.entries()) addReach(feeds, b, pastReach(config, from, C));
+    }
+    if (hasBias(config)) this.#addBiases(feeds, ranges, T, S);
     for (let l = 0; l < L; l++) {
       for (let b = 0; C > 0 && b < B; b++) {
         feeds[`pk.${l}.${b}`] = ranges[b]!.past!.keys[l]!;
@@ -92,51 +97,53 @@ export class EncodeRun {
     return mask;
   }
 
-  /** 1 where new row i may see cached row j, for local attention: `(B, T, C)`. */
-  #pastMask(ranges: readonly RowRange[], T: number, C: number): Float32Array {
-    const mask = this.#buffers.of('pastMask', ranges.length * T * C).fill(0);
-    for (const [b, { from, to }] of ranges.entries()) {
+  /** 1 where new row i may see cached row j of those read, for local attention: `(B, T, S)`. */
+  #pastMask(ranges: readonly RowRange[], T: number, S: number): Float32Array {
+    const mask = this.#buffers.of('pastMask', ranges.length * T * S).fill(0);
+    for (const [b, { from, to, past }] of ranges.entries()) {
+      const { start } = pastReach(this.#bundle.config, from, past!.capacity);
       for (let i = from; i < to; i++) {
-        const row = (b * T + i - from) * C;
-        mask.fill(1, row + Math.min(from, Math.max(0, i - this.#reach)), row + from);
+        const row = (b * T + i - from) * S;
+        mask.fill(1, row + Math.min(from, Math.max(start, i - this.#reach)) - start, row + from - start);
       }
     }
     return mask;
   }
 
-  #addBiases(feeds: Record<string, Tensor>, ranges: readonly RowRange[], T: number, C: number): void {
+  #addBiases(feeds: Record<string, Tensor>, ranges: readonly RowRange[], T: number, S: number): void {
     const L = this.#bundle.config.layers;
     const B = ranges.length;
     const bias = Array.from({ length: L }, (_, l) => this.#buffers.of(`bias.${l}`, B * T * T));
-    const past = C > 0 ? Array.from({ length: L }, (_, l) => this.#buffers.of(`past.${l}`, B * T * C)) : [];
-    for (const [b, range] of ranges.entries()) this.#fillBias(range, b, T, C, bias, past);
+    const past = S > 0 ? Array.from({ length: L }, (_, l) => this.#buffers.of(`past.${l}`, B * T * S)) : [];
+    for (const [b, range] of ranges.entries()) this.#fillBias(range, b, T, S, bias, past);
     for (let l = 0; l < L; l++) {
       feeds[`bias.${l}`] = new Tensor('float32', bias[l]!, [B, 1, T, T]);
-      if (C > 0) feeds[`past.${l}`] = new Tensor('float32', past[l]!, [B, 1, T, C, 1]);
+      if (S > 0) feeds[`past.${l}`] = new Tensor('float32', past[l]!, [B, 1, T, S, 1]);
     }
   }
 
   #fillBias(
-    { segment, from, to }: RowRange,
+    { segment, from, to, past: extent }: RowRange,
     b: number,
     T: number,
-    C: number,
+    S: number,
     bias: readonly Float32Array[],
     past: readonly Float32Array[],
   ): void {
     const { timesS, queryTimeS } = segment;
+    const { start } = pastReach(this.#bundle.config, from, extent?.capacity ?? 0);
     for (let i = from; i < to; i++) {
       const next = i + 1 < timesS.length ? timesS[i + 1]! : queryTimeS;
       const row = b * T + i - from;
       this.#bias.fillRow(i, next, timesS, from, to, bias, row * T);
       for (const layer of bias) layer.fill(0, row * T + to - from, (row + 1) * T);
-      if (C === 0) continue;
-      this.#bias.fillRow(i, next, timesS, 0, from, past, row * C);
-      for (const layer of past) layer.fill(0, row * C + from, (row + 1) * C);
+      if (S === 0) continue;
+      this.#bias.fillRow(i, next, timesS, start, from, past, row * S);
+      for (const layer of past) layer.fill(0, row * S + from - start, (row + 1) * S);
     }
     for (let row = b * T + to - from; row < (b + 1) * T; row++) {
       for (const layer of bias) layer.fill(0, row * T, (row + 1) * T);
-      for (const layer of past) layer.fill(0, row * C, (row + 1) * C);
+      for (const layer of past) layer.fill(0, row * S, (row + 1) * S);
     }
   }
 }
