@@ -172,6 +172,19 @@ describe('PersistentSequenceStore', () => {
     expect(storeOver(reader, 1).get('a')?.version).toBe(2);
   });
 
+  it('evicts the user not asked for the longest', () => {
+    const reader = new MapStore();
+    const store = storeOver(reader, 2);
+    apply(store, options, [event('a', 'e', 1), event('b', 'e', 1)]);
+    taken(store, reader);
+    store.get('a');
+    apply(store, options, [event('c', 'e', 1)]);
+    taken(store, reader);
+    // Whoever is in memory needs no records.
+    reader.records.clear();
+    expect(['a', 'b', 'c'].map((userId) => store.get(userId)?.version)).toEqual([1, undefined, 1]);
+  });
+
   it('erases a user who is not in memory, and begins anew over the old records', () => {
     const reader = new MapStore();
     const long = { maxLength: 100, blockLength: 10, seenLimit: 500 };
