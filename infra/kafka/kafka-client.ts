@@ -5,6 +5,7 @@ import { Kafka, type KafkaConfig as KafkaJsConfig, type logCreator, logLevel, ty
 import type { KafkaConfig } from '../../schemas/config.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import { registerCodecs } from './compression.ts';
+import { kafkaError } from './kafka-errors.ts';
 import { patchJoin } from './kafkajs-internals.ts';
 
 /** How kafkajs tries again where nothing else is said: about 12 s in all. */
@@ -17,10 +18,12 @@ export type KafkaLogCreator = logCreator;
 export interface KafkaClientOptions {
   /** Where kafkajs' own messages go. @default nowhere */
   readonly logCreator?: logCreator;
+  /** @default as `RETRY` says */
+  readonly retries?: number;
 }
 
 /** @throws PipelineError `CONFIG_INVALID` for a certificate file that cannot be read */
-export function kafkaClient(config: KafkaConfig, { logCreator }: KafkaClientOptions = {}): Kafka {
+export function kafkaClient(config: KafkaConfig, { logCreator, retries = RETRY.retries }: KafkaClientOptions = {}): Kafka {
   registerCodecs();
   patchJoin();
   const settings: KafkaJsConfig = {
@@ -29,13 +32,32 @@ export function kafkaClient(config: KafkaConfig, { logCreator }: KafkaClientOpti
     connectionTimeout: 5_000,
     authenticationTimeout: 10_000,
     requestTimeout: config.requestTimeoutMs,
-    retry: RETRY,
+    retry: { ...RETRY, retries },
     logLevel: logCreator === undefined ? logLevel.NOTHING : logLevel.INFO,
     ssl: sslOf(config.ssl),
     ...(logCreator !== undefined && { logCreator }),
-    ...(config.sasl !== undefined && { sasl: config.sasl as SASLOptions }),
+    // A copy: kafkajs adds to it.
+    ...(config.sasl !== undefined && { sasl: { ...config.sasl } as SASLOptions }),
   };
   return new Kafka(settings);
+}
+
+/**
+ * Tries to connect once. kafkajs takes a refused certificate for a passing fault of the network, and tries it again and
+ * again; this finds it at once.
+ *
+ * @throws PipelineError `KAFKA_AUTHENTICATION`. Brokers that do not answer are left to those who can wait for them
+ */
+export async function requireLogin(config: KafkaConfig): Promise<void> {
+  const admin = kafkaClient(config, { retries: 0 }).admin();
+  try {
+    await admin.connect();
+  } catch (thrown) {
+    const error = kafkaError(thrown, `connecting to ${config.brokers.join(', ')}`);
+    if (error.code === 'KAFKA_AUTHENTICATION') throw error;
+  } finally {
+    await admin.disconnect().catch(() => undefined);
+  }
 }
 
 function sslOf(ssl: KafkaConfig['ssl']): boolean | ConnectionOptions {

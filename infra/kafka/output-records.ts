@@ -3,16 +3,29 @@ import type { SourcePosition } from '../../schemas/action.ts';
 import type { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import type { OutputBatch } from '../../schemas/batch.ts';
 import type { KafkaConfig } from '../../schemas/config.ts';
+import type { ActionOutcome } from '../../schemas/output.ts';
 import type { OutgoingRecord, OutgoingRecords } from './partition-producer.ts';
 
 /**
  * Embeddings and scores by user id, dead letters by the key that their record had. A user who was erased has a tombstone
  * before anything newer.
+ *
+ * @param publishedAtMs timestamp of all of them, ms since the epoch: greater than that of the partition's batch before, so
+ *   that whoever reads the tombstone knows what it ends, in every topic
  */
-export function outputRecords(codec: AvroCodec, topics: KafkaConfig['topics'], batch: OutputBatch): OutgoingRecords {
+export function outputRecords(
+  codec: AvroCodec,
+  topics: KafkaConfig['topics'],
+  batch: OutputBatch,
+  publishedAtMs: number,
+): OutgoingRecords {
   const records = new Map<string, readonly OutgoingRecord[]>();
   const add = (topic: string, list: readonly OutgoingRecord[]) => {
-    if (list.length > 0) records.set(topic, list);
+    if (list.length > 0)
+      records.set(
+        topic,
+        list.map((record) => ({ ...record, timestampMs: publishedAtMs })),
+      );
   };
   add(topics.userEmbeddings, [
     ...(batch.erased ?? []).map((userId): OutgoingRecord => ({ key: userId, value: null })),
@@ -36,7 +49,26 @@ export function outputRecords(codec: AvroCodec, topics: KafkaConfig['topics'], b
       return { key: letter.originalKey ?? null, value: codec.encode('DeadLetter', dated) };
     }),
   );
+  if (topics.actionOutcomes !== undefined)
+    add(
+      topics.actionOutcomes,
+      outcomesOf(batch).map((outcome) => ({ key: outcome.userId, value: codec.encode('ActionOutcome', outcome) })),
+    );
   return records;
+}
+
+function outcomesOf({ processed, quality }: OutputBatch): ActionOutcome[] {
+  // A batch is of one topic partition: the offset names the action.
+  const ranks = new Map(quality.map((rank) => [rank.lineage.offset, rank]));
+  return processed.map(({ action, disposition }) => {
+    const { userId, eventId, entity, eventTimeMs, position } = action;
+    const found = ranks.get(position.offset);
+    const outcome = { userId, eventId, action: action.action, entity, eventTimeMs, disposition, position };
+    if (found === undefined) return outcome;
+    const { rank, priorEvents, lineage } = found;
+    const { sequenceDigest, modelDigest } = lineage;
+    return { ...outcome, ranked: { rank, priorEvents, sequenceDigest, modelDigest } };
+  });
 }
 
 function timestampsOf({ source }: OutputBatch): (position: SourcePosition) => number | undefined {

@@ -36,6 +36,7 @@ export function topicSpecs(config: KafkaConfig): readonly TopicSpec[] {
     spec('userEmbeddings', topics.userEmbeddings, compacted),
     spec('candidateScores', topics.candidateScores, deleted(DAY_MS)),
     spec('deadLetters', topics.deadLetters, { ...deleted(30 * DAY_MS), 'max.message.bytes': maxMessageBytes }),
+    ...(topics.actionOutcomes === undefined ? [] : [spec('actionOutcomes', topics.actionOutcomes, deleted(7 * DAY_MS))]),
     spec('changelog', changelogOf(config), {
       ...compacted,
       'min.cleanable.dirty.ratio': '0.3',
@@ -59,6 +60,8 @@ export async function readTopics(kafka: Kafka, config: KafkaConfig): Promise<rea
     const specs = topicSpecs(config);
     const names = new Set(await admin.listTopics());
     const present = specs.filter(({ name }) => names.has(name));
+    const hidden = specs.find(({ name }) => !names.has(name));
+    if (hidden !== undefined) await requireVisible(admin, hidden.name);
     if (present.length === 0) return specs.map(({ name, role }) => ({ name, role }));
     const { topics } = await admin.fetchTopicMetadata({ topics: present.map(({ name }) => name) });
     const { resources } = await admin.describeConfigs({
@@ -78,6 +81,16 @@ export async function readTopics(kafka: Kafka, config: KafkaConfig): Promise<rea
       };
     });
   });
+}
+
+/** A topic that is not listed may be there, for others: an ACL is missing then, not the topic. */
+async function requireVisible(admin: Admin, name: string): Promise<void> {
+  try {
+    await admin.fetchTopicMetadata({ topics: [name] });
+  } catch (thrown) {
+    const error = kafkaError(thrown, `looking up ${name}`);
+    if (error.code === 'KAFKA_AUTHORIZATION') throw error;
+  }
 }
 
 /** Makes the topics that are missing. Returns their names. */

@@ -4,7 +4,7 @@ import { count, duration } from '../../infra/console/format.ts';
 import { startProgress } from '../../infra/console/progress.ts';
 import { openFileSource } from '../../infra/files/merge-by-time.ts';
 import { ActionProducer } from '../../infra/kafka/action-producer.ts';
-import { kafkaClient } from '../../infra/kafka/kafka-client.ts';
+import { kafkaClient, requireLogin } from '../../infra/kafka/kafka-client.ts';
 import type { UserAction } from '../../schemas/action.ts';
 import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import { PipelineError } from '../../schemas/errors.ts';
@@ -32,6 +32,7 @@ export function addProduce(program: Command): void {
       if (config.source === undefined) throw new PipelineError('CONFIG_INVALID', `${options.config}: source.files: missing`);
       const files = await openFileSource(config.source.files, { ...config.time, ...config.source });
       const mappings = new Map(files.topics.map((topic, i) => [topic, files.mappings[i]!]));
+      await requireLogin(config.kafka);
       const producer = await ActionProducer.open(kafkaClient(config.kafka), config.kafka, new AvroCodec());
       const interrupt = onInterrupt(() => undefined);
       const end = Math.min(options.limit ?? files.total, files.total);

@@ -1,7 +1,7 @@
 /** `hstu-streams reset`: begin anew from a chosen place, in the manner of Kafka Streams' reset tool: a dry run unless told. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { table } from '../../infra/console/table.ts';
-import { kafkaClient } from '../../infra/kafka/kafka-client.ts';
+import { kafkaClient, requireLogin } from '../../infra/kafka/kafka-client.ts';
 import { executeReset, planReset, type ResetTarget } from '../../infra/kafka/reset.ts';
 import { loadConfig } from '../load-config.ts';
 import { requireKafka } from '../require-kafka.ts';
@@ -29,6 +29,7 @@ export function addReset(program: Command): void {
         await loadConfig({ file: options.config, environment: process.env, assignments: options.set }),
         options.config,
       );
+      await requireLogin(config.kafka);
       const kafka = kafkaClient(config.kafka);
       const target: ResetTarget = options.toDatetime === undefined ? options.to : { timeMs: options.toDatetime };
       const plan = await planReset(kafka, config, target);

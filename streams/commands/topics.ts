@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { count } from '../../infra/console/format.ts';
 import { table } from '../../infra/console/table.ts';
-import { kafkaClient } from '../../infra/kafka/kafka-client.ts';
+import { kafkaClient, requireLogin } from '../../infra/kafka/kafka-client.ts';
 import { checkTopics, createTopics, readTopics } from '../../infra/kafka/topics.ts';
 import { loadConfig } from '../load-config.ts';
 import { requireKafka } from '../require-kafka.ts';
@@ -53,5 +53,8 @@ export function addTopics(program: Command): void {
   });
 }
 
-const configOf = async ({ config, set }: Options) =>
-  requireKafka(await loadConfig({ file: config, environment: process.env, assignments: set }), config);
+async function configOf({ config: file, set }: Options) {
+  const config = requireKafka(await loadConfig({ file, environment: process.env, assignments: set }), file);
+  await requireLogin(config.kafka);
+  return config;
+}

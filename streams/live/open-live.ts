@@ -1,6 +1,6 @@
 /** Wires an instance of the consumer deployment: configuration in, everything it needs opened, checked and closed again. */
 import { ChangelogReader } from '../../infra/kafka/changelog-reader.ts';
-import { type KafkaClient, type KafkaLogCreator, kafkaClient } from '../../infra/kafka/kafka-client.ts';
+import { type KafkaClient, type KafkaLogCreator, kafkaClient, requireLogin } from '../../infra/kafka/kafka-client.ts';
 import { OutputProducer } from '../../infra/kafka/output-producer.ts';
 import { outputRecords } from '../../infra/kafka/output-records.ts';
 import { PartitionFetcher } from '../../infra/kafka/partition-fetcher.ts';
@@ -58,11 +58,17 @@ export async function openLive({
 }: OpenLiveOptions): Promise<OpenLive> {
   const kafka = kafkaClient(config.kafka, { ...(logCreator !== undefined && { logCreator }) });
   const topics = inputTopics(config.kafka);
+  await requireLogin(config.kafka);
   const partitions = checkTopics(await readTopics(kafka, config.kafka), config.kafka);
   const tokenizer = new Tokenizer(bundle);
   const registry = config.kafka.schemaRegistry && new SchemaRegistry(config.kafka.schemaRegistry);
-  const { userEmbeddings, candidateScores, deadLetters } = config.kafka.topics;
-  await registry?.register({ UserEmbedding: userEmbeddings, CandidateScores: candidateScores, DeadLetter: deadLetters });
+  const { userEmbeddings, candidateScores, deadLetters, actionOutcomes } = config.kafka.topics;
+  await registry?.register({
+    UserEmbedding: userEmbeddings,
+    CandidateScores: candidateScores,
+    DeadLetter: deadLetters,
+    ...(actionOutcomes !== undefined && { ActionOutcome: actionOutcomes }),
+  });
   const schemas = registry ?? fixedSchemas;
   const codec = new AvroCodec({ schemas, maxRecordBytes: config.kafka.maxRecordBytes });
   const encoder = new HstuEncoder(bundle, encoderOptions(config));
@@ -75,7 +81,13 @@ export async function openLive({
     onSkipped: ({ topic, partition }, from, to) => observer.onLost?.({ topic, partition }, from, to),
   });
   const signature = signatureOf(bundle, config.sequence.seenLimit);
-  const toRecords = (batch: OutputBatch) => outputRecords(codec, config.kafka.topics, batch);
+  const publishedAt = new Map<number, number>();
+  const toRecords = (batch: OutputBatch) => {
+    const { partition } = batch.source;
+    const publishedAtMs = Math.max(Date.now(), (publishedAt.get(partition) ?? 0) + 1);
+    publishedAt.set(partition, publishedAtMs);
+    return outputRecords(codec, config.kafka.topics, batch, publishedAtMs);
+  };
   const atLeastOnce = config.kafka.delivery === 'at-least-once';
   const task: TaskParts = {
     kafka,

@@ -3,13 +3,16 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Bundle } from '../../models/hstu/bundle.ts';
 import { kafkaIsPossible, randomName, sharedKafka } from '../support/kafka-broker.ts';
 import { liveBundle, liveEvents } from '../support/live-bundle.ts';
-import { LiveWorld } from '../support/live-world.ts';
+import { LiveWorld, type LiveWorldOptions } from '../support/live-world.ts';
+import * as instances from '../support/promises/instances.ts';
+import type { Shown } from '../support/promises/promise.ts';
+import { spoiltRecordsBecomeDeadLetters } from '../support/promises/records.ts';
 
 let bundle: { readonly bundle: Bundle; readonly path: string };
 let broker: Awaited<ReturnType<typeof sharedKafka>>;
 const worlds: LiveWorld[] = [];
 
-async function newWorld(settings: Record<string, Record<string, unknown> | string> = {}): Promise<LiveWorld> {
+async function newWorld(settings: LiveWorldOptions['settings'] = {}): Promise<LiveWorld> {
   const world = await LiveWorld.create({
     broker,
     name: randomName('live'),
@@ -43,23 +46,26 @@ describe.skipIf(!kafkaIsPossible)('live', { timeout: 120_000 }, () => {
     expect(maxDelta).toBeLessThanOrEqual(1e-4);
   });
 
-  it('no-gap-after-crash: killed under load, another and then the same instance go on', async () => {
-    const world = await newWorld();
-    const actions = liveEvents({ events: 8_000, users: 150 });
-    const first = await world.start('a');
-    await first.untilRunning();
-    const producing = world.produce(actions, 200);
-    await world.untilConsumed(1_500);
-    await first.kill();
-    await producing;
-    await world.start('b');
-    await world.untilConsumed(5_000);
-    const back = await world.start('a');
-    await back.untilRunning();
-    await world.untilConsumed(actions.length);
-    const { maxDelta, problems } = await world.verify(actions);
+  const rounds = { rounds: 1, say: () => undefined };
+  it.each<[string, (world: LiveWorld) => Promise<Shown>, LiveWorldOptions['settings']?]>([
+    ['no-gap-after-kill-9', (world) => instances.nothingLostOrDoubledAfterKill9(world, rounds)],
+    ['no-gap-by-rebalances', (world) => instances.nothingLostOrDoubledByRebalances(world, rounds)],
+    ['state-survives-the-loss-of-the-store', instances.stateSurvivesTheLossOfTheStore],
+    ['a-damaged-store-is-rebuilt', instances.aDamagedStoreIsFoundAndRebuilt],
+    ['a-zombie-is-fenced', instances.aZombieIsFenced],
+    [
+      'spoilt-records-become-dead-letters',
+      (world) => spoiltRecordsBecomeDeadLetters(world, { spoilt: 5_000, huge: 12, say: () => undefined }),
+      { kafka: { maxRecordBytes: 65_536 } },
+    ],
+    [
+      'nothing-is-lost-at-least-once',
+      (world) => instances.nothingLostOrDoubledAfterKill9(world, rounds),
+      { kafka: { delivery: 'at-least-once' } },
+    ],
+  ])('%s', async (_name, show, settings) => {
+    const { problems } = await show(await newWorld(settings));
     expect(problems).toEqual([]);
-    expect(maxDelta).toBeLessThanOrEqual(1e-4);
   });
 
   it('redelivers-nothing-after-clean-drain: SIGTERM commits what was read and exits with 0', async () => {

@@ -33,7 +33,7 @@ export interface LiveWorldOptions {
   readonly bundlePath: string;
   readonly bundle: Bundle;
   /** Settings over the world's own, as in a configuration file. */
-  readonly settings?: Record<string, Record<string, unknown> | string>;
+  readonly settings?: Readonly<Record<string, Readonly<Record<string, unknown>> | string>> | undefined;
 }
 
 export interface Output<N extends RecordName> {

@@ -1,0 +1,101 @@
+/** `npm run faults [-- NAME…]`: the promises of the consumer deployment under faults, at length, against real brokers. */
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import colors from 'picocolors';
+import { facts, heading } from '../../infra/console/table.ts';
+import type { LocalKafka } from '../../infra/kafka/broker/local-kafka.ts';
+import { startKafka } from '../../infra/kafka/broker/start-kafka.ts';
+import { loadBundle } from '../../models/hstu/bundle.ts';
+import { loadConfig } from '../../streams/load-config.ts';
+import { liveBundle } from '../../test/support/live-bundle.ts';
+import { LiveWorld, type LiveWorldOptions } from '../../test/support/live-world.ts';
+import { theLossOfALeaderLosesNothing } from '../../test/support/promises/brokers.ts';
+import * as instances from '../../test/support/promises/instances.ts';
+import { everyLastEmbeddingEqualsAFullEncode, MOVIELENS_CONFIG } from '../../test/support/promises/movielens.ts';
+import type { Say, Shown } from '../../test/support/promises/promise.ts';
+import { spoiltRecordsBecomeDeadLetters } from '../../test/support/promises/records.ts';
+
+const FOLDER = fileURLToPath(new URL('../../.hstu/faults', import.meta.url));
+const say: Say = (text) => process.stderr.write(colors.dim(`  ${text}\n`));
+
+interface Promised {
+  readonly settings?: LiveWorldOptions['settings'];
+  readonly brokers?: 1 | 3;
+  readonly movielens?: true;
+  readonly show: (world: LiveWorld, cluster: LocalKafka) => Promise<Shown>;
+}
+
+const atLeastOnce = { kafka: { delivery: 'at-least-once' } };
+const promises: Readonly<Record<string, Promised>> = {
+  'movielens-equals-full-encode': {
+    movielens: true,
+    settings: { publish: 'every-batch' },
+    show: (world) => everyLastEmbeddingEqualsAFullEncode(world, 104_519),
+  },
+  'no-gap-after-kill-9': { show: (world) => instances.nothingLostOrDoubledAfterKill9(world, { rounds: 20, say }) },
+  'no-gap-after-kill-9-at-least-once': {
+    settings: atLeastOnce,
+    show: (world) => instances.nothingLostOrDoubledAfterKill9(world, { rounds: 5, say }),
+  },
+  'no-gap-by-rebalances': { show: (world) => instances.nothingLostOrDoubledByRebalances(world, { rounds: 10, say }) },
+  'state-survives-the-loss-of-the-store': { show: instances.stateSurvivesTheLossOfTheStore },
+  'a-damaged-store-is-rebuilt': { show: instances.aDamagedStoreIsFoundAndRebuilt },
+  'a-zombie-is-fenced': { show: instances.aZombieIsFenced },
+  'no-gap-after-the-loss-of-a-leader': {
+    brokers: 3,
+    settings: { kafka: { replicationFactor: 3 } },
+    show: (world, cluster) => theLossOfALeaderLosesNothing(world, { cluster, rounds: 3, say }),
+  },
+  'spoilt-records-become-dead-letters': {
+    settings: { kafka: { maxRecordBytes: 65_536 } },
+    show: (world) => spoiltRecordsBecomeDeadLetters(world, { spoilt: 100_000, huge: 200, maxBlockedSeconds: 0.2, say }),
+  },
+};
+
+const names = process.argv.slice(2);
+const unknown = names.filter((name) => !Object.hasOwn(promises, name));
+if (unknown.length > 0) {
+  process.stderr.write(`unknown: ${unknown.join(', ')}\nthere are: ${Object.keys(promises).join(', ')}\n`);
+  process.exit(2);
+}
+
+let broken = 0;
+for (const [name, promised] of Object.entries(promises)) {
+  if (names.length > 0 && !names.includes(name)) continue;
+  console.log(heading(name));
+  const began = performance.now();
+  const { facts: seen, problems } = await show(name, promised);
+  console.log(
+    facts([
+      ...Object.entries(seen).map(([key, value]) => [key, String(value)] as const),
+      ['seconds', String(Math.round((performance.now() - began) / 1000))],
+    ]),
+  );
+  for (const problem of problems.slice(0, 20)) console.log(colors.red(`  ${problem}`));
+  console.log(problems.length === 0 ? colors.green('  held') : colors.red(`  BROKEN: ${problems.length} problem(s)`));
+  if (problems.length > 0) broken += 1;
+}
+process.exit(broken === 0 ? 0 : 1);
+
+async function show(name: string, { settings, brokers = 1, movielens, show }: Promised): Promise<Shown> {
+  const jars = join(FOLDER, '..', 'kafka', 'libs');
+  const cluster = await startKafka({ folder: join(FOLDER, `kafka-${brokers}`), jars, brokers, basePort: 0 });
+  let world: LiveWorld | undefined;
+  try {
+    const path = movielens ? (await loadConfig({ file: MOVIELENS_CONFIG })).bundle : undefined;
+    const bundle = path === undefined ? await liveBundle() : { path, bundle: await loadBundle(path) };
+    world = await LiveWorld.create({
+      broker: cluster,
+      name: `${name}-${Date.now()}`,
+      bundlePath: bundle.path,
+      bundle: bundle.bundle,
+      ...(settings !== undefined && { settings }),
+    });
+    return await show(world, cluster);
+  } catch (error) {
+    return { facts: {}, problems: [error instanceof Error ? (error.stack ?? error.message) : String(error)] };
+  } finally {
+    await world?.close();
+    await cluster.destroy();
+  }
+}
