@@ -51,6 +51,8 @@ const kafkaSchema = z.strictObject({
       userEmbeddings: topicName.default('user-embeddings'),
       candidateScores: topicName.default('candidate-scores'),
       deadLetters: topicName.default('dead-letters'),
+      /** What became of each action, and its prequential rank, for analytics. @default none is written */
+      actionOutcomes: topicName.optional(),
       /** @default `<applicationId>-changelog` */
       changelog: topicName.optional(),
     })
@@ -198,6 +200,21 @@ export const configSchema = z.strictObject({
         .default('hstu'),
       username: z.string().optional(),
       password: z.string().optional(),
+    })
+    .prefault({}),
+  /** From the committed topics into ClickHouse. */
+  sink: z
+    .strictObject({
+      /** Within every instance of `run`, rather than as `hstu-streams sink` in processes of its own. */
+      inside: z.boolean().default(false),
+      /** Records of one commit, at most: ClickHouse takes few inserts a second, but large ones. */
+      maxRecords: positive.max(1_000_000).default(20_000),
+      /** How long a commit waits for more records, ms. */
+      maxDelayMs: z.int().nonnegative().default(500),
+      /** Fetched and not yet stored, all partitions together, bytes: fetching pauses above it. */
+      maxBufferedBytes: positive.min(MIB).default(64 * MIB),
+      /** Embeddings that are not a user's newest are kept this long after they were published. */
+      embeddingHistoryDays: positive.max(36_500).default(30),
     })
     .prefault({}),
 });

@@ -1,4 +1,5 @@
 /** What the system publishes: embeddings, candidate scores, prequential ranks; each with the lineage to reproduce it. */
+import type { Disposition, SourcePosition } from './action.ts';
 import type { CacheOutcome } from './encoding.ts';
 
 /** Enough to say which input and which model an output was made of. */
@@ -60,4 +61,17 @@ export interface PrequentialRank {
   /** 1-based, among all entities not yet seen by the user. */
   readonly rank: number;
   readonly lineage: Lineage;
+}
+
+/** What became of one action, and its prequential rank where it has one: what analytics know of it that the action's own topic does not say. */
+export interface ActionOutcome {
+  readonly userId: string;
+  readonly eventId: string;
+  readonly action: string;
+  readonly entity: string;
+  readonly eventTimeMs: number;
+  readonly disposition: Disposition;
+  readonly position: SourcePosition;
+  /** Absent: no embedding was asked about it. */
+  readonly ranked?: Pick<PrequentialRank, 'rank' | 'priorEvents'> & Pick<Lineage, 'sequenceDigest' | 'modelDigest'>;
 }

@@ -1,7 +1,7 @@
 /** How our own types lie in Avro records: the few fields that differ, in both directions. */
-import type { DeadLetter, UserAction } from '../action.ts';
+import type { DeadLetter, SourcePosition, UserAction } from '../action.ts';
 import type { ErrorCode } from '../errors.ts';
-import type { CandidateScores, UserEmbedding } from '../output.ts';
+import type { ActionOutcome, CandidateScores, UserEmbedding } from '../output.ts';
 import type { CandidateRequest, Erasure } from './requests.ts';
 import type { RecordName } from './schemas.ts';
 
@@ -20,6 +20,7 @@ export interface RecordTypes {
   readonly CandidateScores: CandidateScores;
   /** Its original comes back as bytes, whatever it was given as. */
   readonly DeadLetter: StampedDeadLetter;
+  readonly ActionOutcome: ActionOutcome;
 }
 
 /** The fields of an Avro record, absent ones null. */
@@ -36,6 +37,9 @@ interface DeadLetterFields {
   readonly step: string;
   readonly message: string;
 }
+
+type ActionOutcomeFields = Omit<ActionOutcome, 'position' | 'ranked'> &
+  SourcePosition & { readonly ranked: ActionOutcome['ranked'] | null };
 
 interface Shape<T> {
   /** Fields to write; an undefined one takes the schema's default. */
@@ -122,6 +126,19 @@ export const SHAPES: { readonly [N in RecordName]: Shape<RecordTypes[N]> } = {
       original,
       ...(originalKey === null ? {} : { originalKey }),
       ...(timestampMs === null ? {} : { timestampMs }),
+    }),
+  },
+  ActionOutcome: {
+    toFields: ({ position, ...outcome }) => ({ ...outcome, ...position }),
+    fromFields: ({ topic, partition, offset, ranked, ...outcome }: ActionOutcomeFields) => ({
+      userId: outcome.userId,
+      eventId: outcome.eventId,
+      action: outcome.action,
+      entity: outcome.entity,
+      eventTimeMs: outcome.eventTimeMs,
+      disposition: outcome.disposition,
+      position: { topic, partition, offset },
+      ...(ranked === null || ranked === undefined ? {} : { ranked: { ...ranked } }),
     }),
   },
 };

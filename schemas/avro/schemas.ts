@@ -8,6 +8,7 @@ export const RECORD_NAMES = [
   'UserEmbedding',
   'CandidateScores',
   'DeadLetter',
+  'ActionOutcome',
 ] as const;
 export type RecordName = (typeof RECORD_NAMES)[number];
 
@@ -21,6 +22,7 @@ export const SCHEMA_TEXTS: Readonly<Record<RecordName, string>> = {
   UserEmbedding: textOf('user-embedding'),
   CandidateScores: textOf('candidate-scores'),
   DeadLetter: textOf('dead-letter'),
+  ActionOutcome: textOf('action-outcome'),
 };
 
 /**
@@ -36,6 +38,7 @@ export const FIXED_SCHEMA_IDS: Readonly<Record<RecordName, number>> = {
   UserEmbedding: 0x48_53_04_01,
   CandidateScores: 0x48_53_05_01,
   DeadLetter: 0x48_53_06_01,
+  ActionOutcome: 0x48_53_07_01,
 };
 
 /** A schema that somebody wrote records with. */

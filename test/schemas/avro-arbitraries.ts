@@ -75,6 +75,19 @@ export const RECORDS: { readonly [N in RecordName]: fc.Arbitrary<RecordTypes[N]>
     },
     ['originalKey', 'timestampMs'],
   ),
+  ActionOutcome: withOptional<RecordTypes['ActionOutcome'], 'ranked'>(
+    {
+      userId: text,
+      eventId: text,
+      action: text,
+      entity: text,
+      eventTimeMs: long,
+      disposition: fc.constantFrom('appended', 'inserted', 'kept', 'duplicate', 'late'),
+      position: fc.record({ topic: text, partition: int, offset: long }),
+      ranked: fc.record({ rank: int, priorEvents: long, sequenceDigest: text, modelDigest: text }),
+    },
+    ['ranked'],
+  ),
 };
 
 /** Our fixed ids, and these schemas under theirs. */

@@ -56,6 +56,19 @@ const GOLDEN: { readonly [N in RecordName]: readonly [RecordTypes[N], string] } 
     },
     '00 48530601  02 74  04  0e  02 d00f  02 02 6b  02 04 ff00  18 54494d455f494e56414c4944  0c 6465636f6465  02 6d',
   ],
+  ActionOutcome: [
+    {
+      userId: 'u1',
+      eventId: 'e1',
+      action: 'like',
+      entity: 'a',
+      eventTimeMs: 1_000,
+      disposition: 'kept',
+      position,
+      ranked: { rank: 3, priorEvents: 5, sequenceDigest: lineage.sequenceDigest, modelDigest: 'm' },
+    },
+    `00 48530701  04 7531  04 6531  08 6c696b65  02 61  d00f  08 6b657074  02 74  04  0e  02  06  0a  20 ${'30'.repeat(14)}6666  02 6d`,
+  ],
 };
 
 describe.each(RECORD_NAMES)('%s', (name) => {
