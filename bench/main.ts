@@ -5,10 +5,11 @@ import { table } from '../infra/console/table.ts';
 import { benchEncode } from './encode.ts';
 import { benchKafka, KAFKA_FIGURES } from './kafka.ts';
 import { commit, machine } from './measure.ts';
+import { benchRestore, RESTORE_FIGURES } from './restore.ts';
 import { benchScore, SCORE_FIGURES } from './score.ts';
 
 /** By name: prints its figures. */
-const benchmarks: Readonly<Record<string, (asJson: boolean) => Promise<void>>> = { encode, score, kafka };
+const benchmarks: Readonly<Record<string, (asJson: boolean) => Promise<void>>> = { encode, score, kafka, restore };
 
 const [name = 'encode', ...flags] = process.argv.slice(2);
 const benchmark = Object.hasOwn(benchmarks, name) ? benchmarks[name] : undefined;
@@ -67,4 +68,12 @@ async function kafka(asJson: boolean): Promise<void> {
       },
     ]),
   );
+}
+
+async function restore(asJson: boolean): Promise<void> {
+  const progress = startProgress('restore', RESTORE_FIGURES);
+  const figures = await benchRestore((done, label) => progress.update(done, label));
+  progress.stop();
+  if (asJson) console.log(JSON.stringify({ restore: figures }));
+  else console.log(table([{ ...figures }]));
 }

@@ -40,6 +40,7 @@ const promises: Readonly<Record<string, Promised>> = {
   'no-gap-by-rebalances': { show: (world) => instances.nothingLostOrDoubledByRebalances(world, { rounds: 10, say }) },
   'state-survives-the-loss-of-the-store': { show: instances.stateSurvivesTheLossOfTheStore },
   'a-damaged-store-is-rebuilt': { show: instances.aDamagedStoreIsFoundAndRebuilt },
+  'a-standby-takes-over-warm': { settings: { state: { standby: true } }, show: instances.aStandbyTakesOverWarm },
   'a-zombie-is-fenced': { show: instances.aZombieIsFenced },
   'no-gap-after-the-loss-of-a-leader': {
     brokers: 3,

@@ -6,6 +6,7 @@ import { PipelineError } from '../../schemas/errors.ts';
 import { Lifecycle, type LifecycleState } from '../lifecycle.ts';
 import { type FlowOptions, flow } from '../live.ts';
 import { PartitionTask, type TaskObserver, type TaskParts } from './partition-task.ts';
+import type { Standby } from './standby.ts';
 
 export interface LiveObserver extends TaskObserver {
   readonly onState?: (state: LifecycleState) => void;
@@ -20,6 +21,8 @@ export interface LiveStreamParts {
   readonly task: TaskParts;
   readonly pipeline: FlowOptions['parts'];
   readonly observer: LiveObserver;
+  /** Follows the partitions of others. @default none */
+  readonly standby?: Standby | undefined;
 }
 
 /** Wait before the first recovery, ms; doubled up to the last. */
@@ -85,11 +88,13 @@ export class LiveStream {
       await this.#loop();
       this.#lifecycle.to('DRAINING');
       await this.#handOver([...this.#tasks.keys()]);
+      await this.#parts.standby?.close();
       await this.#membership?.leave();
       this.#lifecycle.to('STOPPED');
     } catch (error) {
       this.#lifecycle.to('FAILED');
       await this.#handOver([...this.#tasks.keys()]);
+      await this.#parts.standby?.close();
       await this.#membership?.leave();
       throw error;
     }
@@ -134,6 +139,7 @@ export class LiveStream {
 
   /** Takes over what is assigned, and lets it flow until the group rebalances, the stream stops, or something fails. */
   async #carryOut(assignment: readonly number[], onProgress: () => void): Promise<void> {
+    const { standby } = this.#parts;
     const drain = new AbortController();
     const ended = deferred();
     const failure$ = new Subject<never>();
@@ -143,10 +149,12 @@ export class LiveStream {
       const lost = [...this.#tasks.keys()].filter((partition) => !assignment.includes(partition));
       await this.#handOver(lost);
       const gained = assignment.filter((partition) => !this.#tasks.has(partition));
+      await standby?.own(assignment);
       if (gained.length > 0) {
         this.#lifecycle.to('RESTORING');
         await this.#takeOver(gained, drain.signal);
       }
+      standby?.follow();
       this.#lifecycle.to('RUNNING');
       await flow({
         tasks: this.#tasks,

@@ -20,6 +20,7 @@ import type { LiveConfig } from '../require-kafka.ts';
 import { requireCompatible, signatureOf } from '../state-signature.ts';
 import { type LiveObserver, LiveStream } from './live-stream.ts';
 import type { TaskParts } from './partition-task.ts';
+import { Standby } from './standby.ts';
 
 export interface OpenLiveOptions {
   readonly config: LiveConfig;
@@ -108,6 +109,7 @@ export async function openLive({
   };
   const stream: LiveStream = new LiveStream({
     task,
+    standby: config.state.standby ? new Standby(task, { partitions }) : undefined,
     pipeline: {
       settings: config,
       model: { digest: bundle.digest, window: bundle.config.window, tokenizer },

@@ -24,6 +24,8 @@ export interface RestoredState {
   readonly position: StatePosition | undefined;
 }
 
+export type RestoreParts = Pick<TaskParts, 'config' | 'changelog' | 'requireCompatible' | 'observer' | 'now'>;
+
 /** Half of the time for which tombstones are kept: a store that was away for longer may have missed a removal. */
 const MAX_AGE_MS = TOMBSTONES_KEPT_MS / 2;
 
@@ -35,7 +37,7 @@ const MAX_AGE_MS = TOMBSTONES_KEPT_MS / 2;
  *
  * @throws PipelineError `STATE_INCOMPATIBLE`, `STATE_CORRUPTED` (of the changelog), Kafka's; `AbortError` when stopped
  */
-export async function restoreState(partition: number, parts: TaskParts, signal: AbortSignal): Promise<RestoredState> {
+export async function restoreState(partition: number, parts: RestoreParts, signal: AbortSignal): Promise<RestoredState> {
   const { config, changelog, observer, now } = parts;
   const path = join(config.state.path, config.kafka.applicationId, String(partition));
   const { store, rebuilt } = await openStateStore({ path });
@@ -63,9 +65,9 @@ export async function restoreState(partition: number, parts: TaskParts, signal: 
 }
 
 /** Applies the changelog from `from` to its end; undefined where it holds no position, or another state's than `known`. */
-async function catchUp(
+export async function catchUp(
   partition: number,
-  { changelog, requireCompatible, observer, now }: TaskParts,
+  { changelog, requireCompatible, observer, now }: RestoreParts,
   signal: AbortSignal,
   store: LmdbStateStore,
   { from, known }: { readonly from: number; readonly known?: StatePosition },

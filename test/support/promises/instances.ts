@@ -101,3 +101,22 @@ export async function aZombieIsFenced(world: LiveWorld): Promise<Shown> {
     ? shown
     : { ...shown, problems: [...shown.problems, `the zombie noticed nothing:\n${zombie!.log.slice(-1500)}`] };
 }
+
+/** With a standby, taking over a dead instance's partitions reads the end of their changelogs only. */
+export async function aStandbyTakesOverWarm(world: LiveWorld): Promise<Shown> {
+  const [first, second] = await Promise.all([world.start('a'), world.start('b')]);
+  await Promise.all([first!.untilRunning(), second!.untilRunning()]);
+  const load = new Load(world).start({ perSecond: 300, users: 200 });
+  await sleep(6_000);
+  const actions = await load.stop();
+  await world.untilConsumed(actions.length);
+  // Two looks at the changelogs: the standby has all there is.
+  await sleep(2_500);
+  await first!.kill();
+  const before = second!.log.length;
+  await second!.untilLogged(/"msg":"owns 4 partition[\s\S]*"state":"RUNNING"/, 30_000);
+  const read = [...second!.log.slice(before).matchAll(/"total":(\d+)/g)].reduce((sum, [, total]) => sum + Number(total), 0);
+  const shown = await settle(world, actions);
+  const problems = read <= 40 ? shown.problems : [...shown.problems, `${read} changelog records were read in taking over`];
+  return { facts: { 'changelog records read': read, ...shown.facts }, problems };
+}
