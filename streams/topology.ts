@@ -1,5 +1,5 @@
 /** The steps of a stream by name, what passes between them, and what bounds them: the text and the picture of `explain`. */
-import type { Config } from '../schemas/config.ts';
+import type { Config, KafkaConfig } from '../schemas/config.ts';
 
 export interface Step {
   /** The one id of this step: in metrics, dead letters, spans and this list. */
@@ -13,25 +13,18 @@ export interface Step {
   readonly file: string;
 }
 
-/** The steps of a replay, in order. */
+/** The steps in order: of the consumer deployment where Kafka is configured, else of a replay of files. */
 export function topology(config: Config): readonly Step[] {
-  const { encoder, scores, source, sequence, clickhouse } = config;
-  const files = source?.files.map((file) => file.path.split(/[\\/]/).at(-1)).join(' + ') ?? 'records';
+  const { encoder, scores, sequence } = config;
+  const ends = config.kafka === undefined ? replayEnds(config) : liveEnds(config.kafka, config.state.hotUsers);
   return [
-    {
-      id: 'source',
-      input: files,
-      output: 'SourceBatch',
-      does: 'reads in event-time order',
-      bounds: `${source?.batchEvents ?? '-'} events a batch, ${source?.maxInFlightBatches ?? '-'} batches in flight`,
-      file: 'streams/batch-source.ts',
-    },
+    ends.source,
     {
       id: 'decode',
       input: 'SourceBatch',
       output: 'DecodedBatch',
       does: 'maps records to actions; bad ones become dead letters',
-      bounds: `${source?.maxRecordBytes ?? '-'} bytes a record`,
+      bounds: `${(config.kafka ?? config.source)?.maxRecordBytes ?? '-'} bytes a record`,
       file: 'operators/decode.ts',
     },
     {
@@ -39,7 +32,7 @@ export function topology(config: Config): readonly Step[] {
       input: 'DecodedBatch',
       output: 'SequencedBatch',
       does: 'keeps each user in event-time order; drops duplicates, inserts late events',
-      bounds: `one block window a user, ${sequence.seenLimit} seen entities`,
+      bounds: `one block window a user, ${sequence.seenLimit} seen entities${ends.state}`,
       file: 'operators/sequence.ts',
     },
     {
@@ -90,34 +83,96 @@ export function topology(config: Config): readonly Step[] {
       bounds: 'none held',
       file: 'operators/assemble.ts',
     },
-    {
+    ends.publish,
+    ends.commit,
+  ];
+}
+
+/** What differs between the deployments: where batches come from, and where what they give goes. */
+interface Ends {
+  readonly source: Step;
+  readonly publish: Step;
+  readonly commit: Step;
+  /** What bounds the state beside what bounds it everywhere. */
+  readonly state: string;
+}
+
+function replayEnds({ source, clickhouse }: Config): Ends {
+  const inFlight = 'the batches in flight';
+  return {
+    source: {
+      id: 'source',
+      input: source?.files.map((file) => file.path.split(/[\\/]/).at(-1)).join(' + ') ?? 'records',
+      output: 'SourceBatch',
+      does: 'reads in event-time order',
+      bounds: `${source?.batchEvents ?? '-'} events a batch, ${source?.maxInFlightBatches ?? '-'} batches in flight`,
+      file: 'streams/batch-source.ts',
+    },
+    publish: {
       id: 'publish',
       input: 'OutputBatch',
       output: 'OutputBatch',
       does: `writes to ClickHouse (${clickhouse.url ?? 'embedded'}), idempotent`,
-      bounds: 'the batches in flight',
+      bounds: inFlight,
       file: 'operators/publish.ts',
     },
-    {
+    commit: {
       id: 'commit',
       input: 'OutputBatch',
       output: 'OutputBatch',
       does: 'moves the position, in order; the source goes on',
-      bounds: 'the batches in flight',
+      bounds: inFlight,
       file: 'operators/ordered-commit.ts',
     },
-  ];
+    state: '',
+  };
+}
+
+function liveEnds(kafka: KafkaConfig, hotUsers: number): Ends {
+  const { userActions, erasures, candidateRequests } = kafka.topics;
+  const atOnce = kafka.delivery === 'at-least-once';
+  const inFlight = `${kafka.maxInFlightBatches} batches in flight a partition`;
+  return {
+    source: {
+      id: 'source',
+      input: [userActions, erasures, candidateRequests].join(' + '),
+      output: 'SourceBatch',
+      does: 'fetches the partitions of this instance, committed records only',
+      bounds: `${kafka.batchEvents} events a batch, ${inFlight}, ${Math.round(kafka.maxBufferedBytes / 2 ** 20)} MiB buffered`,
+      file: 'streams/live/partition-source.ts',
+    },
+    publish: {
+      id: 'publish',
+      input: 'OutputBatch',
+      output: 'OutputBatch',
+      does: atOnce ? 'sends outputs at once, before the commit' : 'leaves outputs to the commit, exactly once',
+      bounds: inFlight,
+      file: atOnce ? 'infra/kafka/output-producer.ts' : 'operators/publish.ts',
+    },
+    commit: {
+      id: 'commit',
+      input: 'OutputBatch',
+      output: 'OutputBatch',
+      does: `one transaction: ${atOnce ? '' : 'outputs, '}state, offsets; then the local store`,
+      bounds: 'one a partition at a time',
+      file: 'streams/live/partition-task.ts',
+    },
+    state: `, ${hotUsers} users in memory`,
+  };
 }
 
 /** The steps as a Mermaid flow chart. */
 export function mermaid(steps: readonly Step[]): string {
+  const live = steps[0]!.file.startsWith('streams/live/');
   const lines = ['flowchart TD', `  input[/${steps[0]!.input}/] --> source`];
   for (const step of steps) lines.push(`  ${step.id}["${step.id}<br/><small>${step.does}<br/>${step.bounds}</small>"]`);
   for (const [i, step] of steps.slice(1).entries())
     lines.push(`  ${steps[i]!.id} -->|${step.input.replace('[]', ' list')}| ${step.id}`);
   lines.push(
     '  decode & sequence -.->|DeadLetter| publish',
-    '  publish --> clickhouse[(ClickHouse)]',
+    ...(live
+      ? ['  commit --> outputs[/embeddings, scores, dead letters/]', '  commit <--> state[(changelog and local store)]']
+      : ['  publish --> clickhouse[(ClickHouse)]']),
     '  commit -.->|ack| source',
   );
   return `${lines.join('\n')}\n`;

@@ -283,6 +283,8 @@ describe('explain and doctor', () => {
   it('draws the topology as the documentation has it', async () => {
     const { stdout } = await runCommand(['explain', '--mermaid']);
     expect(stdout).toBe(await readFile('docs/topology.mmd', 'utf8'));
+    const live = await runCommand(['explain', '-c', 'examples/movielens/live.yaml', '--mermaid']);
+    expect(live.stdout).toBe(await readFile('docs/topology-live.mmd', 'utf8'));
   });
 
   it('finds this machine fit, and says what mends a fault', async () => {
