@@ -21,11 +21,11 @@ interface OpenBatch {
 export function gather(): OperatorFunction<readonly ScoredUnit[], ScoredBatch> {
   return (units$) =>
     defer(() => {
-      /** By partition: its open batches, in order of arrival. */
-      const partitions = new Map<string, Map<SequencedBatch, OpenBatch>>();
+      /** By partition number, whatever the topic, since topics of one number share their users' state: its open batches, in order of arrival. */
+      const partitions = new Map<number, Map<SequencedBatch, OpenBatch>>();
 
       const take = ({ batch, update }: ScoredUnit): ScoredBatch[] => {
-        const key = `${batch.source.partition}/${batch.source.topic}`;
+        const key = batch.source.partition;
         const open = partitions.get(key) ?? new Map<SequencedBatch, OpenBatch>();
         partitions.set(key, open);
         const entry = open.get(batch) ?? { updates: [], missing: Math.max(1, batch.updates.length) };

@@ -25,11 +25,11 @@ export interface OrderedCommitOptions {
 export function orderedCommit({ committer }: OrderedCommitOptions): OperatorFunction<OutputBatch, OutputBatch> {
   return (batches$) =>
     new Observable((subscriber) => {
-      /** By partition: the batch whose commit is under way, and those behind it. No entry where nothing is under way. */
-      const partitions = new Map<string, OutputBatch[]>();
+      /** By partition number, whatever the topic, since topics of one number share state and producer: the batch whose commit is under way, and those behind it. No entry where nothing is under way. */
+      const partitions = new Map<number, OutputBatch[]>();
       let ended = false;
 
-      const commitHead = (key: string, queue: OutputBatch[]): Subscription =>
+      const commitHead = (key: number, queue: OutputBatch[]): Subscription =>
         defer(() => committer.commit(queue[0]!)).subscribe({
           error: (error) => subscriber.error(error),
           complete: () => {
@@ -54,7 +54,7 @@ export function orderedCommit({ committer }: OrderedCommitOptions): OperatorFunc
       subscriber.add(
         batches$.pipe(takeUntil(closed$)).subscribe({
           next: (batch) => {
-            const key = `${batch.source.partition}/${batch.source.topic}`;
+            const key = batch.source.partition;
             const waiting = partitions.get(key);
             if (waiting !== undefined) {
               waiting.push(batch);

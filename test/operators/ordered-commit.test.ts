@@ -32,12 +32,12 @@ describe('orderedCommit', () => {
     });
   });
 
-  it('does not let partitions wait for each other; one number in two topics is two partitions', () => {
+  it("does not let partitions wait for each other; one number in two topics is one: its users' state is one", () => {
     marbles((scheduler, { cold, expectObservable }) => {
       const c = outputBatch(2, 0);
       const batches = { a: outputBatch(0, 0), b: outputBatch(1, 1), c: { ...c, source: { ...c.source, topic: 'others' } } };
       const source$ = cold('  abc--|', batches);
-      const expected = '      ---ab(c|)';
+      const expected = '      ---ab-(c|)';
       expectObservable(source$.pipe(orderedCommit({ committer: taking(scheduler, 3) }))).toBe(expected, batches);
     });
   });
