@@ -3,46 +3,91 @@ import type { Kafka, Producer } from 'kafkajs';
 import type { KafkaConfig } from '../../schemas/config.ts';
 import { compressionType } from './compression.ts';
 import { kafkaError } from './kafka-errors.ts';
-import { chunks, type OutgoingRecords, statedPartition } from './partition-producer.ts';
+import { chunks, type OutgoingRecord, type OutgoingRecords, statedPartition } from './partition-producer.ts';
 
+/**
+ * Idempotent, so that what kafkajs sends again is not there twice. The broker knows a repetition by its sequence number, and
+ * kafkajs gives the number of a request whose answer was lost to the next one: the next one would then be taken for the
+ * repetition, and dropped. So a topic partition has one request under way, and after one that failed for good its numbers
+ * are not gone on with: another producer takes over.
+ */
 export class OutputProducer {
-  readonly #producer: Producer;
+  readonly #kafka: Kafka;
   readonly #config: KafkaConfig;
+  #producer: Promise<Producer> | undefined;
+  /** By topic partition: the last of its sends. */
+  readonly #last = new Map<string, Promise<void>>();
 
   constructor(kafka: Kafka, config: KafkaConfig) {
+    this.#kafka = kafka;
     this.#config = config;
-    this.#producer = kafka.producer({
-      idempotent: true,
-      maxInFlightRequests: 5,
-      allowAutoTopicCreation: false,
-      createPartitioner: statedPartition,
-      retry: { initialRetryTime: 50, maxRetryTime: 1_000, retries: 20 },
-    });
   }
 
+  /** @throws PipelineError when no broker answers or lets us in */
   async open(): Promise<void> {
     try {
-      await this.#producer.connect();
+      await this.#connected();
     } catch (thrown) {
+      this.#producer = undefined;
       throw kafkaError(thrown, 'becoming a producer of outputs');
     }
   }
 
-  /** Resolves when all replicas in sync have the records. One `send` a topic partition: see `PartitionProducer`. */
+  /**
+   * Resolves when all replicas in sync have the records. One `send` a topic partition: see `PartitionProducer`.
+   *
+   * @throws PipelineError; some of the records may have been written
+   */
   async send(partition: number, records: OutgoingRecords): Promise<void> {
-    const compression = compressionType(this.#config.compression);
     try {
-      await Promise.all(
-        [...records].map(async ([topic, list]) => {
-          for (const messages of chunks(list, partition)) await this.#producer.send({ topic, acks: -1, compression, messages });
-        }),
-      );
+      await Promise.all([...records].map(([topic, list]) => this.#inTurn(topic, partition, list)));
     } catch (thrown) {
       throw kafkaError(thrown, `publishing partition ${partition}`);
     }
   }
 
   async close(): Promise<void> {
-    await this.#producer.disconnect().catch(() => undefined);
+    const producer = await this.#producer?.catch(() => undefined);
+    await producer?.disconnect().catch(() => undefined);
   }
+
+  #inTurn(topic: string, partition: number, list: readonly OutgoingRecord[]): Promise<void> {
+    const key = `${partition}/${topic}`;
+    const before = this.#last.get(key) ?? Promise.resolve();
+    const sent = before.catch(() => undefined).then(() => this.#send(topic, partition, list));
+    this.#last.set(key, sent);
+    return sent;
+  }
+
+  async #send(topic: string, partition: number, list: readonly OutgoingRecord[]): Promise<void> {
+    const used = this.#connected();
+    try {
+      const producer = await used;
+      const compression = compressionType(this.#config.compression);
+      for (const messages of chunks(list, partition)) await producer.send({ topic, acks: -1, compression, messages });
+    } catch (error) {
+      if (this.#producer === used) {
+        this.#producer = undefined;
+        void used.then((producer) => producer.disconnect()).catch(() => undefined);
+      }
+      throw error;
+    }
+  }
+
+  #connected(): Promise<Producer> {
+    this.#producer ??= connect(this.#kafka);
+    return this.#producer;
+  }
+}
+
+async function connect(kafka: Kafka): Promise<Producer> {
+  const producer = kafka.producer({
+    idempotent: true,
+    maxInFlightRequests: 5,
+    allowAutoTopicCreation: false,
+    createPartitioner: statedPartition,
+    retry: { initialRetryTime: 50, maxRetryTime: 1_000, retries: 20 },
+  });
+  await producer.connect();
+  return producer;
 }
