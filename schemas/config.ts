@@ -217,6 +217,8 @@ export const configSchema = z.strictObject({
       embeddingHistoryDays: positive.max(36_500).default(30),
     })
     .prefault({}),
+      /** Where `hstu-streams sink` serves /healthz, /readyz and /metrics, on telemetry.host; 0 takes any free port. */
+      port: z.int().min(0).max(65_535).default(9_465),
 });
 
 /** As written by the user. */

@@ -1,7 +1,7 @@
 /** What a batch writes, table by table, as JSON rows. */
-import type { DeadLetter } from '../../schemas/action.ts';
+import type { DeadLetter, Disposition, PositionedAction } from '../../schemas/action.ts';
 import type { OutputBatch } from '../../schemas/batch.ts';
-import type { Lineage } from '../../schemas/output.ts';
+import type { CandidateScores, Lineage, PrequentialRank, UserEmbedding } from '../../schemas/output.ts';
 
 /** Columns in the order of the rows. */
 export const TABLE_COLUMNS = {
@@ -73,8 +73,11 @@ export const TABLE_COLUMNS = {
 export type OutputTable = keyof typeof TABLE_COLUMNS;
 export const OUTPUT_TABLES = Object.keys(TABLE_COLUMNS) as readonly OutputTable[];
 
-/** Those of them whose rows belong to a user. */
-export const USER_TABLES = OUTPUT_TABLES.filter((table) => (TABLE_COLUMNS[table] as readonly string[]).includes('user_id'));
+/** Every table that is partitioned by the run. */
+export const RUN_TABLES = [...OUTPUT_TABLES, 'embeddings_current', 'outcomes'] as const;
+
+/** Those of a replay whose rows belong to a user. */
+export const USER_TABLES = ['actions', 'embeddings', 'embeddings_current', 'scores', 'quality'] as const;
 
 export type OutputRows = Record<OutputTable, string[]>;
 
@@ -82,72 +85,62 @@ export const emptyRows = (): OutputRows => ({ actions: [], embeddings: [], score
 
 /** Appends the batch's rows to `rows`; how many they are. */
 export function appendRows(rows: OutputRows, runId: string, batch: OutputBatch): number {
-  for (const { action, disposition } of batch.processed) {
-    const { eventId, userId, eventTimeMs, entity, value, context, position } = action;
-    rows.actions.push(
-      JSON.stringify([
-        runId,
-        userId,
-        timeText(eventTimeMs),
-        eventId,
-        action.action,
-        entity,
-        value ?? null,
-        disposition,
-        context ?? {},
-        position.topic,
-        position.partition,
-        position.offset,
-      ]),
-    );
-  }
-  for (const item of batch.embeddings) {
-    const before = JSON.stringify([runId, item.userId, item.version]).slice(0, -1);
-    const after = JSON.stringify([
-      item.sequenceLength,
-      timeText(item.lastEventTimeMs),
-      timeText(item.queryTimeMs),
-      ...lineageCells(item.lineage),
-      timeText(item.computedAtMs),
-      item.latencyMs,
-      item.rowsComputed,
-      item.outcome,
-    ]).slice(1);
-    rows.embeddings.push(`${before},${floatsText(item.embedding)},${after}`);
-  }
-  for (const { userId, version, requestId, candidates, lineage, computedAtMs } of batch.scores) {
-    const entities = candidates.map(({ entity }) => entity);
-    const scores = candidates.map(({ score }) => (Number.isFinite(score) ? score : String(score).toLowerCase()));
-    rows.scores.push(
-      JSON.stringify([
-        runId,
-        userId,
-        version,
-        requestId ?? '',
-        entities,
-        scores,
-        ...lineageCells(lineage),
-        timeText(computedAtMs),
-      ]),
-    );
-  }
-  for (const { userId, eventId, action, entity, eventTimeMs, priorEvents, rank, lineage } of batch.quality) {
-    rows.quality.push(
-      JSON.stringify([
-        runId,
-        userId,
-        timeText(eventTimeMs),
-        eventId,
-        action,
-        entity,
-        priorEvents,
-        rank,
-        ...lineageCells(lineage),
-      ]),
-    );
-  }
+  for (const { action, disposition } of batch.processed) rows.actions.push(actionRow(runId, action, disposition));
+  for (const embedding of batch.embeddings) rows.embeddings.push(embeddingRow(runId, embedding));
+  for (const scores of batch.scores) rows.scores.push(scoresRow(runId, scores));
+  for (const rank of batch.quality) rows.quality.push(qualityRow(runId, rank));
   for (const letter of batch.deadLetters) rows.dead_letters.push(deadLetterRow(runId, letter));
   return batch.processed.length + batch.embeddings.length + batch.scores.length + batch.quality.length + batch.deadLetters.length;
+}
+
+/** @param disposition empty where the action's topic does not say it */
+export function actionRow(runId: string, action: PositionedAction, disposition: Disposition | ''): string {
+  const { eventId, userId, eventTimeMs, entity, value, context, position } = action;
+  return JSON.stringify([
+    runId,
+    userId,
+    timeText(eventTimeMs),
+    eventId,
+    action.action,
+    entity,
+    value ?? null,
+    disposition,
+    context ?? {},
+    position.topic,
+    position.partition,
+    position.offset,
+  ]);
+}
+
+export function embeddingRow(runId: string, item: UserEmbedding): string {
+  const before = JSON.stringify([runId, item.userId, item.version]).slice(0, -1);
+  const after = JSON.stringify([
+    item.sequenceLength,
+    timeText(item.lastEventTimeMs),
+    timeText(item.queryTimeMs),
+    ...lineageCells(item.lineage),
+    timeText(item.computedAtMs),
+    item.latencyMs,
+    item.rowsComputed,
+    item.outcome,
+  ]).slice(1);
+  return `${before},${floatsText(item.embedding)},${after}`;
+}
+
+export function scoresRow(
+  runId: string,
+  { userId, version, requestId, candidates, lineage, computedAtMs }: CandidateScores,
+): string {
+  const entities = candidates.map(({ entity }) => entity);
+  const scores = candidates.map(({ score }) => (Number.isFinite(score) ? score : String(score).toLowerCase()));
+  const cells = [runId, userId, version, requestId ?? '', entities, scores, ...lineageCells(lineage), timeText(computedAtMs)];
+  return JSON.stringify(cells);
+}
+
+export function qualityRow(runId: string, rank: PrequentialRank): string {
+  const { userId, eventId, action, entity, eventTimeMs, priorEvents, lineage } = rank;
+  const what = [runId, userId, timeText(eventTimeMs), eventId, action, entity, priorEvents, rank.rank];
+  return JSON.stringify([...what, ...lineageCells(lineage)]);
 }
 
 const lineageCells = ({ sequenceDigest, modelDigest, topic, partition, offset }: Lineage) => [
@@ -169,7 +162,7 @@ function floatsText(values: Float32Array): string {
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
-function deadLetterRow(runId: string, { position, code, step, message, original }: DeadLetter): string {
+export function deadLetterRow(runId: string, { position, code, step, message, original }: DeadLetter): string {
   const { topic, partition, offset } = position;
   const [text, encoding] = originalText(original ?? '');
   return JSON.stringify([runId, topic, partition, offset, code, step, wellFormed(message), text, encoding]);

@@ -61,8 +61,10 @@ export function parseQuery(name: string, text: string): NamedQuery {
   if (title === undefined)
     throw new PipelineError('CONFIG_INVALID', `query '${name}' must begin with a comment that says its question`);
   const parameters = lines.flatMap((line) => {
-    const match = /^-- param (\w+) (\S+)(?: = (.*))?$/.exec(line.trimEnd());
-    return match === null ? [] : [{ name: match[1]!, type: match[2]!, default: match[3] }];
+    const match = /^-- param (\w+) (\S+)(?: (=)(?: (.*))?)?$/.exec(line.trimEnd());
+    if (match === null) return [];
+    const [, name, type, equals, fallback = ''] = match;
+    return [{ name: name!, type: type!, default: equals === undefined ? undefined : fallback }];
   });
   return { name, title, parameters, sql: text.trim() };
 }

@@ -1,7 +1,7 @@
 /** What the pipeline reads back: how far a run has come, and the newest of a user. */
 import type { Candidate, Lineage, UserEmbedding } from '../../schemas/output.ts';
 import type { ClickHouse } from './clickhouse.ts';
-import { OUTPUT_TABLES, type OutputTable } from './output-rows.ts';
+import { OUTPUT_TABLES, type OutputTable, RUN_TABLES } from './output-rows.ts';
 
 export interface RunProgress {
   readonly runId: string;
@@ -133,5 +133,5 @@ export async function countRows(clickhouse: ClickHouse, runId: string): Promise<
 /** Removes all of a run. Its progress goes first: a drop that is cut short leaves rows, never a position without them. */
 export async function dropRun(clickhouse: ClickHouse, runId: string): Promise<void> {
   await clickhouse.command('DELETE FROM progress WHERE run_id = {runId:String}', { runId });
-  for (const table of OUTPUT_TABLES) await clickhouse.command(`ALTER TABLE ${table} DROP PARTITION {runId:String}`, { runId });
+  for (const table of RUN_TABLES) await clickhouse.command(`ALTER TABLE ${table} DROP PARTITION {runId:String}`, { runId });
 }

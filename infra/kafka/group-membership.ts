@@ -101,6 +101,23 @@ export class GroupMembership {
     return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
+  /**
+   * Tells the group how far this member has come, for a reader that keeps its position elsewhere: lag is watched there.
+   *
+   * @throws PipelineError when the coordinator does not answer, or has put this member out
+   */
+  async commit(
+    offsets: readonly { readonly topic: string; readonly partition: number; readonly nextOffset: number }[],
+  ): Promise<void> {
+    try {
+      await this.#consumer.commitOffsets(
+        offsets.map(({ topic, partition, nextOffset }) => ({ topic, partition, offset: String(nextOffset) })),
+      );
+    } catch (thrown) {
+      throw kafkaError(thrown, 'committing offsets');
+    }
+  }
+
   /** Leaves the group, so that others take over at once. What is owned must be committed before. */
   async leave(): Promise<void> {
     this.#leaving = true;

@@ -11,6 +11,7 @@ import { addQuery } from './query.ts';
 import { addReplay } from './replay.ts';
 import { addReset } from './reset.ts';
 import { addRun } from './run.ts';
+import { addSink } from './sink.ts';
 import { addStatus } from './status.ts';
 import { addTopics } from './topics.ts';
 import { addUp } from './up.ts';
@@ -19,6 +20,7 @@ export function addCommands(program: Command): void {
   const commands = [
     addDemo,
     addRun,
+    addSink,
     addReplay,
     addEncode,
     addQuery,

@@ -1,0 +1,61 @@
+/** `hstu-streams sink`: the committed topics into ClickHouse. */
+import type { Command } from 'commander';
+import { kafkajsLogCreator } from '../../infra/telemetry/kafkajs-log.ts';
+import { createLogger } from '../../infra/telemetry/log.ts';
+import { loadConfig } from '../load-config.ts';
+import { requireKafka } from '../require-kafka.ts';
+import { SinkTelemetry } from '../sink/observe-sink.ts';
+import { openSink, sinkGroup } from '../sink.ts';
+import { onInterrupt } from './interrupt.ts';
+import { collect } from './options.ts';
+
+/** Beyond the drain: leaving the group, closing connections. */
+const CLOSE_MS = 10_000;
+
+export function addSink(program: Command): void {
+  program
+    .command('sink')
+    .description(
+      'store what the stream reads and publishes in ClickHouse, from its committed topics; SIGTERM stores what was read',
+    )
+    .requiredOption('-c, --config <file>', 'configuration, YAML')
+    .option('--set <key=value>', 'override a setting, such as clickhouse.url=http://host:8123 (repeatable)', collect, [])
+    .action(async (options: { config: string; set: string[] }) => {
+      const config = requireKafka(
+        await loadConfig({ file: options.config, environment: process.env, assignments: options.set }),
+        options.config,
+      );
+      const { kafka, telemetry, clickhouse } = config;
+      const secrets = [kafka.sasl?.password, kafka.schemaRegistry?.password, clickhouse.password];
+      const logger = createLogger({
+        level: telemetry.logLevel,
+        name: sinkGroup(kafka.applicationId),
+        secrets: secrets.filter((secret) => secret !== undefined),
+      });
+      const told = new SinkTelemetry(config, logger);
+      const interrupt = onInterrupt(() => {
+        logger.info('stopping: storing what was read');
+        setTimeout(() => {
+          logger.error('not stopped in time: ending; what was not stored is read again');
+          process.exit(1);
+        }, kafka.drainTimeoutMs + CLOSE_MS).unref();
+      });
+      try {
+        const port = await told.listen();
+        const sink = await openSink({ config, observer: told.observer, logCreator: kafkajsLogCreator(logger) });
+        logger.info({ port, clickhouse: sink.where }, `healthz, readyz, metrics on ${port}`);
+        told.attach(sink);
+        try {
+          await sink.run(interrupt.signal);
+        } finally {
+          await sink.close();
+        }
+      } catch (error) {
+        logger.error({ err: error }, 'the sink has failed');
+        throw error;
+      } finally {
+        await told.close();
+        interrupt.dispose();
+      }
+    });
+}

@@ -1,0 +1,140 @@
+/** The committed topics → ClickHouse: wires an instance of the sink, everything it needs opened, checked and closed again. */
+import { randomBytes } from 'node:crypto';
+import { hostname } from 'node:os';
+import { connect } from '../infra/clickhouse/connect.ts';
+import { type FeedHealth, writeHealth } from '../infra/clickhouse/feed/feed-offsets.ts';
+import { FeedReader } from '../infra/clickhouse/feed/feed-rows.ts';
+import { FeedWriter, type FeedWriterOptions } from '../infra/clickhouse/feed/feed-writer.ts';
+import { type KafkaLogCreator, kafkaClient, requireLogin } from '../infra/kafka/kafka-client.ts';
+import { PartitionFetcher } from '../infra/kafka/partition-fetcher.ts';
+import { SchemaRegistry } from '../infra/kafka/schema-registry.ts';
+import { checkTopics, readTopics } from '../infra/kafka/topics.ts';
+import { AvroCodec } from '../schemas/avro/avro-codec.ts';
+import { createRecordDecoder } from '../schemas/avro/record-decoder.ts';
+import { fixedSchemas } from '../schemas/avro/schemas.ts';
+import { schemaIdsOf } from '../schemas/avro/wire-format.ts';
+import type { LiveConfig } from './require-kafka.ts';
+import { type SinkObserver, SinkStream } from './sink/sink-stream.ts';
+
+export interface OpenSinkOptions {
+  readonly config: LiveConfig;
+  readonly observer?: SinkObserver & Pick<FeedWriterOptions, 'onAway' | 'onBack'>;
+  /** kafkajs' own messages. @default none */
+  readonly logCreator?: KafkaLogCreator;
+}
+
+export interface OpenSink {
+  /** Of ClickHouse, for messages. */
+  readonly where: string;
+  /** Where every topic partition of this instance stands, and what is buffered of it, bytes. */
+  progress(): readonly (FeedHealth & { readonly bytes: number })[];
+  /** Runs until aborted. @throws PipelineError that trying again does not mend */
+  run(signal: AbortSignal): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Its own group beside the deployment's: a slow or dead ClickHouse holds up nobody else. */
+export const sinkGroup = (applicationId: string): string => `${applicationId}-sink`;
+
+const HEALTH_EVERY_MS = 10_000;
+const REQUEST_TIMEOUT_MS = 60_000;
+/** Smallest useful buffer of a topic partition, bytes. */
+const MIN_BUFFER_BYTES = 64 * 1024;
+
+/**
+ * Opens what an instance needs; the caller runs and closes it.
+ *
+ * Memory: `sink.maxBufferedBytes` fetched and waiting, and one commit of at most a quarter of that under way.
+ *
+ * @throws PipelineError for every fault of configuration, topics, rights and reachability, before anything is read
+ */
+export async function openSink({ config, observer = {}, logCreator }: OpenSinkOptions): Promise<OpenSink> {
+  const { kafka: settings, sink } = config;
+  const group = { ...settings, applicationId: sinkGroup(settings.applicationId) };
+  const runId = settings.applicationId;
+  const kafka = kafkaClient(group, { ...(logCreator !== undefined && { logCreator }) });
+  await requireLogin(group);
+  const partitions = checkTopics(await readTopics(kafka, settings), settings);
+  const registry = settings.schemaRegistry && new SchemaRegistry(settings.schemaRegistry);
+  const schemas = registry ?? fixedSchemas;
+  const reader = new FeedReader({
+    runId,
+    topics: settings.topics,
+    // Outputs and dead letters are larger than the records they are of.
+    codec: new AvroCodec({ schemas, maxRecordBytes: 4 * settings.maxRecordBytes }),
+    decoder: createRecordDecoder({
+      ...settings,
+      ...config.time,
+      schemas,
+      mapping: settings.mapping,
+      erasureAction: config.sequence.erasureAction,
+    }),
+    erasureAction: config.sequence.erasureAction,
+    embeddingHistoryDays: sink.embeddingHistoryDays,
+  });
+  const clickhouse = await connect(config.clickhouse, { requestTimeoutMs: REQUEST_TIMEOUT_MS });
+  const { topics } = reader;
+  const maxBufferedBytes = Math.max(MIN_BUFFER_BYTES, Math.floor(sink.maxBufferedBytes / (topics.length * partitions)));
+  const fetcher = new PartitionFetcher(kafka, {
+    maxBufferedBytes,
+    maxBytesPerFetch: Math.min(2 ** 18, maxBufferedBytes),
+    onData: () => stream.notify(),
+    onError: (error) => stream.fail(error),
+    onSkipped: (at, from, to) =>
+      observer.onNotice?.('records were deleted by retention before they were stored', {
+        topic: at.topic,
+        partition: at.partition,
+        from,
+        to,
+      }),
+  });
+  const stored = new Map<string, number>();
+  const stream: SinkStream = new SinkStream({
+    kafka,
+    config: group,
+    topics,
+    fetcher,
+    writer: new FeedWriter(clickhouse, {
+      runId,
+      reader,
+      ...(observer.onAway !== undefined && { onAway: observer.onAway }),
+      ...(observer.onBack !== undefined && { onBack: observer.onBack }),
+    }),
+    prepare: registry && ((records) => registry.ensure(schemaIdsOf(records))),
+    maxRecords: sink.maxRecords,
+    maxDelayMs: sink.maxDelayMs,
+    maxCommitBytes: Math.ceil(sink.maxBufferedBytes / 4),
+    observer: {
+      ...observer,
+      onCommitted: (taken, commit) => {
+        for (const { topic, partition, nextOffset } of taken) stored.set(`${partition}/${topic}`, nextOffset);
+        observer.onCommitted?.(taken, commit);
+      },
+    },
+  });
+  const progress = () =>
+    stream.owned().flatMap(({ topic, partition }) => {
+      const held = fetcher.progress({ topic, partition });
+      if (held === undefined) return [];
+      const nextOffset = stored.get(`${partition}/${topic}`) ?? held.position - held.buffered;
+      return [{ topic, partition, nextOffset, lag: Math.max(0, held.endOffset - nextOffset), bytes: held.bytes }];
+    });
+  const instance = `${hostname()}-${process.pid}-${randomBytes(2).toString('hex')}`;
+  const timer = setInterval(() => {
+    // While ClickHouse is away it is not told; the metrics are.
+    writeHealth(clickhouse, runId, instance, progress()).catch(() => undefined);
+  }, HEALTH_EVERY_MS);
+  timer.unref();
+  const close = async () => {
+    clearInterval(timer);
+    await fetcher.close();
+    await clickhouse.close();
+  };
+  try {
+    await fetcher.connect(topics);
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  return { where: clickhouse.where, progress, run: (signal) => stream.run(signal), close };
+}
