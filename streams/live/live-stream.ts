@@ -48,6 +48,10 @@ export class LiveStream {
   /** What this instance owns; undefined while the group rebalances. */
   #assignment: readonly number[] | undefined;
   #lost: PipelineError | undefined;
+  /** Of what all partitions share, and not met yet: what is open is to be opened anew. */
+  #fault: PipelineError | undefined;
+  /** Counts what the group has said, so that what is overtaken is not acted on. */
+  #said = 0;
   #work: Work | undefined;
   #stopping = false;
   readonly #waiting = new Set<() => void>();
@@ -61,8 +65,12 @@ export class LiveStream {
     return this.#lifecycle.state;
   }
 
-  /** Ends what flows with `error`, as if it had come from a step: for faults of what all partitions share. */
+  /**
+   * Ends what flows with `error`, as if it had come from a step: for faults of what all partitions share. Where nothing flows
+   * because the group rebalances, what flows next.
+   */
   fail(error: PipelineError): void {
+    this.#fault = error;
     this.#work?.failure$.error(error);
   }
 
@@ -124,6 +132,7 @@ export class LiveStream {
         const corrupted = error.code === 'STATE_CORRUPTED';
         if (corrupted) for (const task of this.#tasks.values()) await task.discardStore();
         await this.#handOver([...this.#tasks.keys()]);
+        this.#fault = undefined;
         if (corrupted) corruptions += 1;
         if (!error.retriable || corruptions >= MAX_CORRUPTIONS) throw error;
         const delayMs = Math.min(LAST_DELAY_MS, FIRST_DELAY_MS * 2 ** faults++);
@@ -146,6 +155,7 @@ export class LiveStream {
     this.#work = { drain, failure$, ended: ended.promise };
     if (this.#stopping) drain.abort();
     try {
+      if (this.#fault !== undefined) throw this.#fault;
       const lost = [...this.#tasks.keys()].filter((partition) => !assignment.includes(partition));
       await this.#handOver(lost);
       const gained = assignment.filter((partition) => !this.#tasks.has(partition));
@@ -197,6 +207,7 @@ export class LiveStream {
       onAssigned: (partitions, memberId) => this.#onAssigned(partitions, memberId),
       onError: (error) => {
         this.#lost = error;
+        this.#said += 1;
         this.#assignment = undefined;
         void this.#finishWork();
         this.#wake();
@@ -219,16 +230,20 @@ export class LiveStream {
   /** The last moment to commit: the group waits for this instance's join, which waits for this. */
   async #onRebalance(): Promise<void> {
     this.#parts.observer.onRebalance?.();
+    this.#said += 1;
     this.#assignment = undefined;
     await this.#finishWork();
   }
 
   #onAssigned(partitions: readonly number[], memberId: string): void {
     this.#parts.observer.onAssigned?.(partitions);
+    const said = ++this.#said;
     const begin = async () => {
       // Under another member id this instance was out of the group: others may have owned what it still holds.
       if (this.#memberId !== undefined && this.#memberId !== memberId) await this.#handOver([...this.#tasks.keys()]);
       this.#memberId = memberId;
+      // Handing over took its time, and the group has rebalanced again: carried out now, this would never be drained.
+      if (said !== this.#said) return;
       this.#assignment = partitions;
       this.#wake();
     };

@@ -57,6 +57,7 @@ export class PartitionTask {
   /** The local store's last write: behind the transaction, and repaired from the changelog where it is lost. */
   #storing: Promise<void> = Promise.resolve();
   #committing: Promise<void> = Promise.resolve();
+  #closed: Promise<void> | undefined;
 
   /**
    * Takes the partition over: fences the owner before, brings the state up to date, finds where to go on.
@@ -159,8 +160,13 @@ export class PartitionTask {
     await this.#state.store.clear();
   }
 
-  /** Hands the partition over. What was not committed is as if it had not been. */
-  async close(): Promise<void> {
+  /** Hands the partition over, once, whoever asks for it. What was not committed is as if it had not been. */
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
     for (const topic of this.#parts.topics) this.#parts.fetcher.unassign({ topic, partition: this.partition });
     await this.#settled();
     await this.#state.store.close();

@@ -1,0 +1,59 @@
+/** Assignments that overtake each other: the group says something new before the last was carried out. */
+import { describe, expect, it, vi } from 'vitest';
+import type { MembershipHandlers } from '../../infra/kafka/group-membership.ts';
+import { LiveStream, type LiveStreamParts } from '../../streams/live/live-stream.ts';
+import type { FlowOptions } from '../../streams/live.ts';
+
+const world = vi.hoisted(() => ({
+  group: undefined as unknown as MembershipHandlers,
+  flowing: [] as number[],
+  closing: Promise.resolve(),
+}));
+
+vi.mock('../../infra/kafka/group-membership.ts', () => ({
+  GroupMembership: class {
+    constructor(_kafka: unknown, _config: unknown, _topics: unknown, handlers: MembershipHandlers) {
+      world.group = handlers;
+    }
+    async join() {}
+    async leave() {}
+  },
+}));
+vi.mock('../../streams/live/partition-task.ts', () => ({
+  PartitionTask: { open: async (partition: number) => ({ partition, close: () => world.closing }) },
+}));
+vi.mock('../../streams/live.ts', () => ({
+  flow: async ({ tasks, drain }: FlowOptions) => {
+    world.flowing = [...tasks.keys()].sort();
+    await new Promise((resolve) => drain.addEventListener('abort', resolve));
+    world.flowing = [];
+  },
+}));
+
+describe('live stream', () => {
+  it('carries out what the group said last, also when handing over took longer than the next rebalance', async () => {
+    const parts = { task: { config: { kafka: { drainTimeoutMs: 1_000 } }, topics: [] }, pipeline: {}, observer: {} };
+    const stream = new LiveStream(parts as unknown as LiveStreamParts);
+    const stopping = new AbortController();
+    const ended = stream.run(stopping.signal);
+    await vi.waitFor(() => expect(world.group).toBeDefined());
+    world.group.onAssigned([0, 1], 'member-1');
+    await vi.waitFor(() => expect(world.flowing).toEqual([0, 1]));
+
+    let closed: () => void = () => undefined;
+    world.closing = new Promise<void>((resolve) => {
+      closed = resolve;
+    });
+    await world.group.onRebalance();
+    world.group.onAssigned([0, 1], 'member-2');
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    await world.group.onRebalance();
+    closed();
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    world.group.onAssigned([0, 1, 2, 3], 'member-2');
+    await vi.waitFor(() => expect(world.flowing).toEqual([0, 1, 2, 3]));
+    stopping.abort();
+    await ended;
+    expect(stream.state).toBe('STOPPED');
+  });
+});
