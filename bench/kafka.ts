@@ -15,7 +15,6 @@ import { PartitionFetcher } from '../infra/kafka/partition-fetcher.ts';
 import { createTopics } from '../infra/kafka/topics.ts';
 import { HstuEncoder } from '../models/encoder.ts';
 import { type Bundle, loadBundle } from '../models/hstu/bundle.ts';
-import { Tokenizer } from '../models/hstu/tokenizer.ts';
 import { InMemorySequenceStore } from '../operators/index.ts';
 import type { SourceRecord, UserAction } from '../schemas/action.ts';
 import { AvroCodec } from '../schemas/avro/avro-codec.ts';
@@ -25,6 +24,7 @@ import { batchSource } from '../streams/batch-source.ts';
 import { openLive } from '../streams/live/open-live.ts';
 import { loadConfig } from '../streams/load-config.ts';
 import { pipeline } from '../streams/pipeline.ts';
+import { pipelineModel } from '../streams/pipeline-model.ts';
 import { encoderOptions } from '../streams/replay.ts';
 import { type LiveConfig, requireKafka } from '../streams/require-kafka.ts';
 import { median } from './measure.ts';
@@ -167,7 +167,6 @@ async function fromMemory(
     });
   }
   const encoder = new HstuEncoder(bundle, encoderOptions(config));
-  const tokenizer = new Tokenizer(bundle);
   const { batchEvents, maxInFlightBatches } = config.kafka!;
   const stores = partitions.map(() => new InMemorySequenceStore());
   const began = performance.now();
@@ -178,7 +177,7 @@ async function fromMemory(
     merge(...batches$).pipe(
       pipeline({
         settings: config,
-        model: { digest: bundle.digest, window: bundle.config.window, tokenizer },
+        model: pipelineModel(bundle),
         decoder: createRecordDecoder({ ...config.kafka!, ...config.time }),
         store: ({ partition }) => stores[partition]!,
         encoder,

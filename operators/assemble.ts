@@ -1,7 +1,7 @@
 /** Numbers become the records that the world is given, each with the lineage to make it again. */
 import { map, type OperatorFunction } from 'rxjs';
 import type { SourcePosition } from '../schemas/action.ts';
-import type { OutputBatch, PublishPoint, RankTarget, ScoredBatch, ScoredUpdate } from '../schemas/batch.ts';
+import type { OutputBatch, PublishPoint, RankTarget, RequestAnswer, ScoredBatch, ScoredUpdate } from '../schemas/batch.ts';
 import type { CandidateScores, Lineage, PrequentialRank, UserEmbedding } from '../schemas/output.ts';
 
 export interface AssembleOptions {
@@ -14,9 +14,10 @@ export interface AssembleOptions {
 }
 
 /**
- * Makes embeddings, candidate scores and prequential ranks of a batch's numbers.
+ * Makes embeddings, candidate scores, answers and prequential ranks of a batch's numbers.
  *
- * - **in** `ScoredBatch` · **out** `OutputBatch`, one for one; users in the order of the updates, each user's outputs in the order of the events
+ * - **in** `ScoredBatch` · **out** `OutputBatch`, one for one; users in the order of the updates, each user's outputs in the order of the
+ *   events; answers in the order of the requests, none to an expired one
  * - **copies** embeddings share no memory with the encoder's rows
  * - **state** none; all outputs of a batch carry one `computedAtMs`
  *
@@ -66,18 +67,37 @@ export function assemble({ modelDigest, entityOf, now }: AssembleOptions): Opera
     ];
   };
 
-  const rankOf = (scored: ScoredUpdate, { segment, row, priorEvents, sequenceDigest, action }: RankTarget): PrequentialRank => ({
-    userId: action.userId,
-    eventId: action.eventId,
-    action: action.action,
-    entity: action.entity,
-    eventTimeMs: action.eventTimeMs,
-    priorEvents,
-    rank: scored.scores[segment]!.ranks[row]!,
-    lineage: lineage(action.position, sequenceDigest),
-  });
+  const answerOf = ({ asked, disposition, candidates, tasks }: RequestAnswer, computedAtMs: number): CandidateScores[] => {
+    if (disposition === 'expired') return [];
+    const { request, version, sequenceDigest, queryTimeMs, lastEventTimeMs, leftOut } = asked;
+    return [
+      {
+        userId: request.userId,
+        version,
+        requestId: request.requestId,
+        candidates,
+        ...(tasks !== undefined && { tasks }),
+        ...(leftOut.length > 0 && { leftOut }),
+        ...(disposition === 'cold-start' && { coldStart: true }),
+        queryTimeMs,
+        ...(lastEventTimeMs !== undefined && { ageMs: queryTimeMs - lastEventTimeMs }),
+        lineage: lineage(request.position, sequenceDigest),
+        computedAtMs,
+      },
+    ];
+  };
 
-  return map(({ batch: { source, processed, deadLetters, erased, state }, updates }) => {
+  const rankOf = (scored: ScoredUpdate, target: RankTarget): PrequentialRank[] => {
+    const { segment, row, priorEvents, sequenceDigest, action } = target;
+    const { userId, eventId, entity, eventTimeMs } = action;
+    const rank = scored.scores[segment]!.ranks[row]!;
+    // An entity outside the vocabulary has none, nor has any where the model does not retrieve.
+    if (rank === 0) return [];
+    const place = lineage(action.position, sequenceDigest);
+    return [{ userId, eventId, action: action.action, entity, eventTimeMs, priorEvents, rank, lineage: place }];
+  };
+
+  return map(({ batch: { source, processed, deadLetters, erased, state }, updates, answers }) => {
     const computedAtMs = now();
     return {
       source,
@@ -86,9 +106,15 @@ export function assemble({ modelDigest, entityOf, now }: AssembleOptions): Opera
       embeddings: updates.flatMap((scored) =>
         scored.update.publish.map((_, i) => embeddingOf(scored, i, source.readAtMs, computedAtMs)),
       ),
-      scores: updates.flatMap((scored) => scored.update.publish.flatMap((point) => candidatesOf(scored, point, computedAtMs))),
-      quality: updates.flatMap((scored) => scored.update.targets.map((target) => rankOf(scored, target))),
+      scores: [
+        ...updates.flatMap((scored) => scored.update.publish.flatMap((point) => candidatesOf(scored, point, computedAtMs))),
+        ...(answers ?? []).flatMap((answer) => answerOf(answer, computedAtMs)),
+      ],
+      quality: updates.flatMap((scored) => scored.update.targets.flatMap((target) => rankOf(scored, target))),
       ...(erased !== undefined && { erased }),
+      ...(answers !== undefined && {
+        requests: answers.map(({ asked, disposition }) => ({ request: asked.request, disposition })),
+      }),
       ...(state !== undefined && { state }),
     };
   });

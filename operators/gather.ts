@@ -1,9 +1,10 @@
 import { defer, mergeMap, type OperatorFunction } from 'rxjs';
-import type { ScoredBatch, ScoredUnit, ScoredUpdate, SequencedBatch } from '../schemas/batch.ts';
+import type { RequestAnswer, ScoredBatch, ScoredUnit, ScoredUpdate, SequencedBatch } from '../schemas/batch.ts';
 
 /** A batch some of whose units have come back. */
 interface OpenBatch {
   readonly updates: ScoredUpdate[];
+  answers?: readonly RequestAnswer[];
   /** Units still to come. */
   missing: number;
 }
@@ -24,20 +25,21 @@ export function gather(): OperatorFunction<readonly ScoredUnit[], ScoredBatch> {
       /** By partition number, whatever the topic, since topics of one number share their users' state: its open batches, in order of arrival. */
       const partitions = new Map<number, Map<SequencedBatch, OpenBatch>>();
 
-      const take = ({ batch, update }: ScoredUnit): ScoredBatch[] => {
+      const take = ({ batch, update, answers }: ScoredUnit): ScoredBatch[] => {
         const key = batch.source.partition;
         const open = partitions.get(key) ?? new Map<SequencedBatch, OpenBatch>();
         partitions.set(key, open);
-        const entry = open.get(batch) ?? { updates: [], missing: Math.max(1, batch.updates.length) };
+        const entry: OpenBatch = open.get(batch) ?? { updates: [], missing: Math.max(1, batch.updates.length) };
         open.set(batch, entry);
         entry.missing--;
         if (update !== null) entry.updates.push(update);
+        if (answers !== undefined) entry.answers = answers;
 
         const whole: ScoredBatch[] = [];
-        for (const [head, { updates, missing }] of open) {
+        for (const [head, { updates, answers: answered, missing }] of open) {
           if (missing > 0) break;
           open.delete(head);
-          whole.push({ batch: head, updates });
+          whole.push({ batch: head, updates, ...(answered !== undefined && { answers: answered }) });
         }
         if (open.size === 0) partitions.delete(key);
         return whole;

@@ -1,10 +1,19 @@
 /**
  * The operators as a library, `hstu-streams/operators`:
- * source → decode → sequence → spread → microBatch → encode → score → gather → assemble → publish → orderedCommit.
+ * source → decode → sequence → spread → microBatch → encode → score → answer → gather → assemble → publish → orderedCommit.
  */
+export { type AnswerOptions, answer } from './answer.ts';
+export type { CandidateScorer, ModelHeads } from './answer-requests.ts';
 export { type AssembleOptions, assemble } from './assemble.ts';
 export { type WindowOptions, windowStartOf } from './block-window.ts';
-export { type DecodeOptions, type DecodeResult, type Decoder, decode } from './decode.ts';
+export {
+  type DecodeOptions,
+  type DecodeRequestResult,
+  type DecodeResult,
+  type Decoder,
+  decode,
+  type RequestDecoder,
+} from './decode.ts';
 export { type EncodeOptions, type Encoder, encode } from './encode.ts';
 export { eraseUser } from './erase-user.ts';
 export { gather } from './gather.ts';
@@ -17,6 +26,7 @@ export { type Publisher, type PublishOptions, publish } from './publish.ts';
 export { type RetryOptions, retryRetriable } from './retry-retriable.ts';
 export { type ScoreOptions, type Scorer, score } from './score.ts';
 export { type SequenceOptions, sequence, type Tokenizer, type TokenResult } from './sequence.ts';
+export type { CandidateVocabulary, SequenceRequestsOptions } from './sequence-requests.ts';
 export type { SequenceStore } from './sequence-store.ts';
 export { spread } from './spread.ts';
 export { isHeadKey, RESERVED_KEY_PREFIX } from './state-keys.ts';

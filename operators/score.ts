@@ -19,6 +19,8 @@ export interface ScoreOptions extends RetryOptions {
   readonly topK?: number;
   /** Leave out of the published entities what the user has seen. Ranks always do. @default true */
   readonly seenFilter?: boolean;
+  /** The model's rows compare with the catalogue. Where they do not, nothing is ranked and no entities are published. @default true */
+  readonly retrieves?: boolean;
   /** Micro-batches in the scorer at once. @default 4 */
   readonly maxInFlight?: number;
 }
@@ -35,13 +37,13 @@ export interface ScoreOptions extends RetryOptions {
  * @example encoded$.pipe(score({ scorer, topK: 10 }))
  */
 export function score(options: ScoreOptions): OperatorFunction<readonly EncodedUnit[], readonly ScoredUnit[]> {
-  const { scorer, seenFilter = true } = options;
+  const { scorer, seenFilter = true, retrieves = true } = options;
   const topK = requireInteger('topK', options.topK ?? 10, 0);
   const maxInFlight = requireInteger('maxInFlight', options.maxInFlight ?? 4, 1);
   const retried = retryRetriable<readonly ScoreResult[]>(options);
 
   return mapInOrder((units) => {
-    const partsOfUnits = units.map(({ update }) => (update === null ? [] : scoreParts(update, topK, seenFilter)));
+    const partsOfUnits = units.map(({ update }) => (update === null || !retrieves ? [] : scoreParts(update, topK, seenFilter)));
     const requests = partsOfUnits.flatMap((parts) => parts.map(({ request }) => request));
     const results$ = requests.length === 0 ? of([]) : defer(() => scorer.score(requests)).pipe(retried);
     return results$.pipe(

@@ -2,12 +2,13 @@
 import { defer, map, type OperatorFunction } from 'rxjs';
 import type { DeadLetter, PositionedAction, SourcePosition, SourceRecord, UserAction } from '../schemas/action.ts';
 import type { DecodedBatch, ProcessedAction, SequencedBatch, SourceBatch, UserUpdate } from '../schemas/batch.ts';
-import type { ErrorCode } from '../schemas/errors.ts';
+import { type ErrorCode, PipelineError } from '../schemas/errors.ts';
 import { requireWindow, type WindowOptions } from './block-window.ts';
 import { deadLetter } from './dead-letter.ts';
 import { eraseUser } from './erase-user.ts';
 import { InMemorySequenceStore } from './in-memory-sequence-store.ts';
 import { requireInteger } from './require-option.ts';
+import { type SequenceRequestsOptions, sequenceRequests } from './sequence-requests.ts';
 import type { SequenceStore } from './sequence-store.ts';
 import { type PublishMode, UpdateBuilder } from './update-builder.ts';
 import { UserSequence } from './user-sequence.ts';
@@ -32,6 +33,8 @@ export interface SequenceOptions {
   readonly publish?: PublishMode;
   /** An action of this kind erases its user. @default none does */
   readonly erasureAction?: string;
+  /** How requests for candidates are understood. @default a batch of requests is an error */
+  readonly requests?: SequenceRequestsOptions;
   /**
    * Holds the users' sequences, or says which store holds those of a batch (asked for every batch, before it is applied).
    * @default a new one in memory per subscription
@@ -45,6 +48,7 @@ export interface SequenceOptions {
  * - **in** `DecodedBatch` · **out** `SequencedBatch`, one for one, synchronously; at most one update a user, users in order of
  *   first appearance; every action is in `processed` or in `deadLetters`, but for those that an erasure took away
  * - **exact** sequences, dispositions and every rank's context are the same however the events are cut into batches
+ * - **requests** of a batch of requests come out with their users' state, which they do not change
  * - **erasure** a user's history ends at an erasure, in this batch and in the store; `erased` tells those after
  * - **data faults** an action that the tokenizer refuses, or without a finite event time, is a dead letter
  * - **state** of a store that gives its changes away, the batch carries those it made
@@ -63,8 +67,29 @@ export function sequence(options: SequenceOptions): OperatorFunction<DecodedBatc
     defer(() => {
       const store = options.store ?? new InMemorySequenceStore();
       const storeOf = typeof store === 'function' ? store : () => store;
-      return decoded$.pipe(map((batch) => sequenceBatch(batch, { ...options, publish }, storeOf(batch.source), create)));
+      return decoded$.pipe(
+        map((batch) =>
+          batch.requests === undefined
+            ? sequenceBatch(batch, { ...options, publish }, storeOf(batch.source), create)
+            : sequenceAsked(batch, batch.requests, storeOf(batch.source), options.requests),
+        ),
+      );
     });
+}
+
+function sequenceAsked(
+  { source, deadLetters }: DecodedBatch,
+  requests: NonNullable<DecodedBatch['requests']>,
+  store: SequenceStore,
+  options: SequenceRequestsOptions | undefined,
+): SequencedBatch {
+  if (options === undefined)
+    throw new PipelineError(
+      'CONFIG_INVALID',
+      `sequence: topic ${source.topic} holds requests, and the option 'requests' is missing`,
+    );
+  const sequenced = sequenceRequests(requests, store, source.readAtMs, options);
+  return { source, processed: [], deadLetters, updates: [], requests: sequenced };
 }
 
 function sequenceBatch(

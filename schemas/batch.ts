@@ -1,7 +1,8 @@
 /** The unit of work as it passes from step to step: one fetched batch of one input partition. */
 import type { DeadLetter, Disposition, PositionedAction, SourceRecord } from './action.ts';
-import type { EncodedSegment, EncodeRequest, ScoreResult } from './encoding.ts';
-import type { CandidateScores, PrequentialRank, UserEmbedding } from './output.ts';
+import type { PositionedRequest } from './avro/requests.ts';
+import type { EncodedSegment, EncodeRequest, EncodeSegment, ScoreResult } from './encoding.ts';
+import type { Candidate, CandidateScores, LeftOutCandidate, PrequentialRank, UserEmbedding } from './output.ts';
 import type { StateChange } from './state.ts';
 
 /** Consecutive records of one partition. The source fetches that partition's next batch only after `ack`. */
@@ -22,6 +23,54 @@ export interface DecodedBatch {
   /** In record order. */
   readonly actions: readonly PositionedAction[];
   readonly deadLetters: readonly DeadLetter[];
+  /** Of a batch of requests for candidates, in record order; it holds no actions. Absent for a batch of actions. */
+  readonly requests?: readonly PositionedRequest[];
+}
+
+/** A request for candidates, with the state that it is answered from. */
+export interface SequencedRequest {
+  readonly request: PositionedRequest;
+  /** Past its deadline when it was read: nothing else is filled in. */
+  readonly expired: boolean;
+  /** The user's window at the request; without tokens for a user of whom nothing is known here. */
+  readonly window: Omit<EncodeSegment, 'from'>;
+  readonly version: number;
+  readonly sequenceDigest: string;
+  /** As asked, but never before the newest event: a state cannot be asked about its own past. */
+  readonly queryTimeMs: number;
+  /** Of the window; absent without tokens. */
+  readonly lastEventTimeMs?: number;
+  /** Distinct, in the order of the request: what is scored. Empty for the whole catalogue. */
+  readonly entities: readonly string[];
+  /** Their embedding rows: `(entities.length,)`. */
+  readonly candidates: Int32Array;
+  readonly leftOut: readonly LeftOutCandidate[];
+  /** Entity rows that the catalogue's best must not hold: denied, or seen. */
+  readonly hidden: Int32Array;
+}
+
+/** What became of a request. */
+export type RequestDisposition =
+  /** Scored from the user's history. */
+  | 'answered'
+  /** Scored without one: this partition knows nothing of the user. */
+  | 'cold-start'
+  /** Past its deadline: not answered. */
+  | 'expired';
+
+export interface ProcessedRequest {
+  readonly request: PositionedRequest;
+  readonly disposition: RequestDisposition;
+}
+
+/** What is answered to a request; an expired one has no candidates. */
+export interface RequestAnswer {
+  readonly asked: SequencedRequest;
+  readonly disposition: RequestDisposition;
+  /** Best first. */
+  readonly candidates: readonly Candidate[];
+  /** Probability per task, in the order of `candidates`; absent where the model has no task heads. */
+  readonly tasks?: Readonly<Record<string, Float32Array>>;
 }
 
 export interface ProcessedAction {
@@ -86,6 +135,8 @@ export interface SequencedBatch {
   readonly updates: readonly UserUpdate[];
   /** Users whose history up to an erasure in this batch is gone: what was published of them must go too. Absent for none. */
   readonly erased?: readonly string[];
+  /** Of a batch of requests. Absent for a batch of actions. */
+  readonly requests?: readonly SequencedRequest[];
   /** Absent where the sequences are held in memory only. */
   readonly state?: TakenChanges;
 }
@@ -117,12 +168,16 @@ export interface EncodedUnit {
 export interface ScoredUnit {
   readonly batch: SequencedBatch;
   readonly update: ScoredUpdate | null;
+  /** To the batch's requests, in their order. Absent for a batch of actions. */
+  readonly answers?: readonly RequestAnswer[];
 }
 
 /** A batch whose units have all come back. */
 export interface ScoredBatch {
   readonly batch: SequencedBatch;
   readonly updates: readonly ScoredUpdate[];
+  /** To the batch's requests, in their order. Absent for a batch of actions. */
+  readonly answers?: readonly RequestAnswer[];
 }
 
 /** Everything a batch gives to the world, to be published before its position is committed. */
@@ -135,6 +190,8 @@ export interface OutputBatch {
   readonly quality: readonly PrequentialRank[];
   /** Users to erase from what earlier batches published, before this batch is. Absent for none. */
   readonly erased?: readonly string[];
+  /** Of a batch of requests: what became of each, in record order; answers are in `scores`. Absent for a batch of actions. */
+  readonly requests?: readonly ProcessedRequest[];
   /** Absent where the sequences are held in memory only. */
   readonly state?: TakenChanges;
 }

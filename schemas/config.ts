@@ -169,6 +169,16 @@ export const configSchema = z.strictObject({
       topK: z.int().nonnegative().max(1_000).default(10),
       /** Leave out what the user has already seen. */
       seenFilter: z.boolean().default(true),
+      /**
+       * Two-stage, for a bundle that retrieves and ranks: the best so many by dot product are ranked by its task heads, and the
+       * best `topK` of them published. @default 5 × topK
+       */
+      retrieve: positive.max(10_000).optional(),
+      /**
+       * Requested candidates outside the vocabulary: scored through the bundle's shared rows, or left out of the answer, with
+       * the reason. A bundle without shared rows leaves them out. @default 'hash'
+       */
+      unknownCandidates: z.enum(['hash', 'leave-out']).optional(),
     })
     .prefault({}),
   encoder: z
@@ -207,6 +217,8 @@ export const configSchema = z.strictObject({
     .strictObject({
       /** Within every instance of `run`, rather than as `hstu-streams sink` in processes of its own. */
       inside: z.boolean().default(false),
+      /** Where `hstu-streams sink` serves /healthz, /readyz and /metrics, on telemetry.host; 0 takes any free port. */
+      port: z.int().min(0).max(65_535).default(9_465),
       /** Records of one commit, at most: ClickHouse takes few inserts a second, but large ones. */
       maxRecords: positive.max(1_000_000).default(20_000),
       /** How long a commit waits for more records, ms. */
@@ -217,8 +229,6 @@ export const configSchema = z.strictObject({
       embeddingHistoryDays: positive.max(36_500).default(30),
     })
     .prefault({}),
-      /** Where `hstu-streams sink` serves /healthz, /readyz and /metrics, on telemetry.host; 0 takes any free port. */
-      port: z.int().min(0).max(65_535).default(9_465),
 });
 
 /** As written by the user. */

@@ -64,6 +64,8 @@ export interface ScoreRequest {
   readonly seenCount: Int32Array;
   /** How many entities to return for the last row; 0 for none. */
   readonly topK: number;
+  /** Entity rows to score for the last row, those out of the vocabulary included: `(C,)`. @default none */
+  readonly candidates?: Int32Array;
 }
 
 export interface ScoreResult {
@@ -72,6 +74,8 @@ export interface ScoreResult {
   /** Best entities of the last row, best first: `(≤ topK,)`. */
   readonly topEntities: Int32Array;
   readonly topScores: Float32Array;
+  /** Scores of `candidates`: `(C,)`. Absent where none were given. */
+  readonly candidateScores?: Float32Array;
 }
 
 /** Candidates to judge for one user at one moment: rows that see the user's window and themselves, never each other. */

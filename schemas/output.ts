@@ -4,7 +4,7 @@ import type { CacheOutcome } from './encoding.ts';
 
 /** Enough to say which input and which model an output was made of. */
 export interface Lineage {
-  /** The newest input record that this output includes. */
+  /** The newest input record that this output includes: the newest event, or the request that is answered. */
   readonly topic: string;
   readonly partition: number;
   readonly offset: number;
@@ -36,12 +36,32 @@ export interface Candidate {
   readonly score: number;
 }
 
+/** Why an entity that was asked for has no score: the model does not know it, or the request denies it. */
+export type LeftOutReason = 'unknown-entity' | 'denied';
+
+export interface LeftOutCandidate {
+  readonly entity: string;
+  readonly reason: LeftOutReason;
+}
+
 export interface CandidateScores {
   readonly userId: string;
+  /** Tokens the user had accepted: the version of the state that scored; 0 for none. */
   readonly version: number;
+  /** The request that this answers. Absent: the best of the catalogue, published with the embedding. */
   readonly requestId?: string;
   /** Best first. */
   readonly candidates: readonly Candidate[];
+  /** Probability per task of the bundle, each in the order of `candidates`. Absent where the bundle has no task heads. */
+  readonly tasks?: Readonly<Record<string, Float32Array>>;
+  /** Asked for and not scored. Absent for none. */
+  readonly leftOut?: readonly LeftOutCandidate[];
+  /** The user had no history here: scored without one. Absent otherwise. */
+  readonly coldStart?: boolean;
+  /** The moment that the scores are for, ms since the epoch. Absent where it is the newest event's. */
+  readonly queryTimeMs?: number;
+  /** Age of the newest event in the state at that moment, ms. Absent without history. */
+  readonly ageMs?: number;
   readonly lineage: Lineage;
   readonly computedAtMs: number;
 }

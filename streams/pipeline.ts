@@ -1,8 +1,11 @@
 /** What flows, in one sentence: the same for live, replay and tests. */
 import { type OperatorFunction, pipe, tap } from 'rxjs';
 import {
+  answer,
   assemble,
+  type CandidateScorer,
   type Committer,
+  type DecodeOptions,
   type Decoder,
   decode,
   type Encoder,
@@ -17,19 +20,11 @@ import {
   score,
   sequence,
   spread,
-  type Tokenizer,
 } from '../operators/index.ts';
 import type { OutputBatch, ScoredBatch, SequencedBatch, SourceBatch, UpdateUnit } from '../schemas/batch.ts';
-import type { BundleConfig } from '../schemas/bundle-config.ts';
 import type { Config } from '../schemas/config.ts';
 import { type PipelineObserver, stepTimer } from './instrument.ts';
-
-/** The model, as the steps need it. */
-export interface PipelineModel {
-  readonly digest: string;
-  readonly window: BundleConfig['window'];
-  readonly tokenizer: Tokenizer & { entityOf(row: number): string };
-}
+import type { PipelineModel } from './pipeline-model.ts';
 
 export type PipelineSettings = Pick<Config, 'publish' | 'scores' | 'sequence' | 'encoder'>;
 
@@ -38,9 +33,11 @@ export interface PipelineParts {
   readonly settings: PipelineSettings;
   readonly model: PipelineModel;
   readonly decoder: Decoder;
+  /** Batches of this topic are requests for candidates. @default there are none */
+  readonly requests?: DecodeOptions['requests'];
   /** One for all, or each partition's own. */
   readonly store: NonNullable<SequenceOptions['store']>;
-  readonly encoder: Encoder & Scorer;
+  readonly encoder: Encoder & Scorer & CandidateScorer;
   readonly publisher: Publisher;
   readonly committer: Committer;
   /** Clock, ms since the epoch. */
@@ -52,6 +49,7 @@ export interface PipelineParts {
 /** Records to sequences: also how a restart rebuilds the state of what was committed, without encoding. */
 export const toSequences = ({
   decoder,
+  requests,
   model,
   settings,
   store,
@@ -59,9 +57,12 @@ export const toSequences = ({
 }: Omit<PipelineParts, 'encoder' | 'publisher' | 'committer' | 'now'>): OperatorFunction<SourceBatch, SequencedBatch> => {
   const timed = stepTimer(observer);
   const { tokenizer, window } = model;
+  const { seenFilter, unknownCandidates = 'hash' } = settings.scores;
+  const asked = { vocabulary: tokenizer, seenFilter, unknownCandidates };
+  const { publish } = settings;
   return pipe(
-    timed('decode', 'batch', decode({ decoder })),
-    timed('sequence', 'batch', sequence({ tokenizer, window, ...settings.sequence, publish: settings.publish, store })),
+    timed('decode', 'batch', decode({ decoder, ...(requests !== undefined && { requests }) })),
+    timed('sequence', 'batch', sequence({ tokenizer, window, ...settings.sequence, publish, requests: asked, store })),
   );
 };
 
@@ -71,13 +72,20 @@ export function pipeline(parts: PipelineParts): OperatorFunction<SourceBatch, Ou
   const { maxBatchUsers, maxDelayMs, maxInFlight } = settings.encoder;
   const entityOf = (row: number) => model.tokenizer.entityOf(row);
   const timed = stepTimer(observer);
+  const { heads, vocabularySize } = model;
+  const { retrieve } = settings.scores;
   const gathered = tap<ScoredBatch>((batch) => observer?.gathered?.(batch));
-  return pipe(
+  // In two parts: `pipe` has types for nine operators.
+  const toNumbers = pipe(
     toSequences(parts),
     spread(),
     timed('microBatch', 'user', microBatch<UpdateUnit>({ maxRows: maxBatchUsers, maxDelayMs })),
     timed('encode', 'user', encode({ encoder, maxInFlight })),
-    timed('score', 'user', score({ scorer: encoder, ...settings.scores, maxInFlight })),
+    timed('score', 'user', score({ scorer: encoder, ...settings.scores, retrieves: heads.retrieval, maxInFlight })),
+    timed('answer', 'batch', answer({ encoder, heads, vocabularySize, entityOf, retrieve, now, maxInFlight })),
+  );
+  return pipe(
+    toNumbers,
     timed('gather', 'batch', pipe(gather(), gathered)),
     timed('assemble', 'batch', assemble({ modelDigest: model.digest, entityOf, now })),
     timed('publish', 'batch', publish({ publisher, maxInFlight: 64 })),

@@ -8,7 +8,6 @@ import { dropRun, readProgress } from '../infra/clickhouse/readers.ts';
 import { type MergedFiles, openFileSource } from '../infra/files/merge-by-time.ts';
 import { HstuEncoder } from '../models/encoder.ts';
 import { type Bundle, loadBundle } from '../models/hstu/bundle.ts';
-import { Tokenizer } from '../models/hstu/tokenizer.ts';
 import { InMemorySequenceStore } from '../operators/index.ts';
 import type { SourceRecord } from '../schemas/action.ts';
 import type { OutputBatch, SourceBatch } from '../schemas/batch.ts';
@@ -18,6 +17,7 @@ import { PipelineError } from '../schemas/errors.ts';
 import { batchSource } from './batch-source.ts';
 import { Lifecycle, type LifecycleState } from './lifecycle.ts';
 import { type PipelineParts, pipeline, toSequences } from './pipeline.ts';
+import { pipelineModel } from './pipeline-model.ts';
 
 /** Batches of one replay form one partition: the merged order of the files. */
 const PARTITION = { topic: 'replay', partition: 0 } as const;
@@ -107,11 +107,10 @@ export async function replay(options: ReplayOptions): Promise<ReplayResult> {
     const start = progress?.position ?? 0;
     const sink = new ClickHouseSink(clickhouse, { runId, total: files.total, facts: factsOf(bundle, source.files) });
     const store = new InMemorySequenceStore();
-    const tokenizer = new Tokenizer(bundle);
     const mappings = new Map(files.topics.map((topic, i) => [topic, files.mappings[i]!]));
     const parts: PipelineParts = {
       settings: config,
-      model: { digest: bundle.digest, window: bundle.config.window, tokenizer },
+      model: pipelineModel(bundle),
       decoder: { decode: (record) => mappings.get(record.position.topic)!.decode(record) },
       store,
       encoder,

@@ -4,14 +4,15 @@
  */
 import { firstValueFrom, from, of } from 'rxjs';
 import type { Bundle } from '../models/hstu/bundle.ts';
-import { Tokenizer } from '../models/hstu/tokenizer.ts';
 import { EncoderEngine } from '../models/worker/engine.ts';
 import { eraseUser, InMemorySequenceStore } from '../operators/index.ts';
 import type { SourceRecord } from '../schemas/action.ts';
+import { createRecordDecoder } from '../schemas/avro/record-decoder.ts';
 import type { OutputBatch, SourceBatch } from '../schemas/batch.ts';
 import { type ConfigInput, parseConfig, type RecordMapping } from '../schemas/config.ts';
 import { compileMapping } from '../schemas/record-mapping.ts';
 import { type PipelineParts, pipeline, toSequences } from './pipeline.ts';
+import { pipelineModel } from './pipeline-model.ts';
 
 export interface TopologyDriverOptions {
   readonly bundle: Bundle;
@@ -23,11 +24,13 @@ export interface TopologyDriverOptions {
 }
 
 const TOPIC = 'driver';
+const REQUESTS = 'driver-requests';
 
 export class TopologyDriver {
   readonly #options: TopologyDriverOptions;
   readonly #now: () => number;
   readonly #committed: SourceRecord[] = [];
+  #asked = 0;
   #engine: EncoderEngine;
   #store = new InMemorySequenceStore();
 
@@ -47,11 +50,17 @@ export class TopologyDriver {
 
   /** One batch through the topology; what it gives, once it is committed. */
   async pipe(values: readonly SourceRecord['value'][]): Promise<OutputBatch> {
-    const first = this.#committed.length;
-    const records = values.map((value, i) => ({ position: { topic: TOPIC, partition: 0, offset: first + i }, value }));
-    const output = await firstValueFrom(of(this.#batch(records)).pipe(pipeline(this.#parts())));
+    const records = recordsOf(TOPIC, this.#committed.length, values);
+    const output = await this.#run(records);
     this.#committed.push(...records);
     for (const userId of output.erased ?? []) this.#engine.forget(userId);
+    return output;
+  }
+
+  /** One batch of requests for candidates, each a `CandidateRequest` in Avro or JSON; the answers are in `scores`. */
+  async ask(values: readonly SourceRecord['value'][]): Promise<OutputBatch> {
+    const output = await this.#run(recordsOf(REQUESTS, this.#asked, values));
+    this.#asked += values.length;
     return output;
   }
 
@@ -76,6 +85,10 @@ export class TopologyDriver {
     return this.#engine.release();
   }
 
+  #run(records: readonly SourceRecord[]): Promise<OutputBatch> {
+    return firstValueFrom(of(this.#batch(records)).pipe(pipeline(this.#parts())));
+  }
+
   #newEngine(): EncoderEngine {
     const { kvBudgetBytes, pageLength } = this.#config().encoder;
     return new EncoderEngine(this.#options.bundle, { kvBudgetBytes, ...(pageLength !== undefined && { pageLength }) });
@@ -91,8 +104,16 @@ export class TopologyDriver {
     const settings = this.#config();
     return {
       settings,
-      model: { digest: bundle.digest, window: bundle.config.window, tokenizer: new Tokenizer(bundle) },
+      model: pipelineModel(bundle),
       decoder: compileMapping(mapping, { ...settings.time, now }),
+      requests: {
+        topic: REQUESTS,
+        decoder: createRecordDecoder({
+          topics: { userActions: TOPIC, erasures: '', candidateRequests: REQUESTS },
+          ...settings.time,
+          now,
+        }),
+      },
       store: this.#store,
       encoder: this.#engine,
       publisher: { publish: () => Promise.resolve() },
@@ -103,6 +124,10 @@ export class TopologyDriver {
 
   #batch(records: readonly SourceRecord[]): SourceBatch {
     const nextOffset = (records.at(-1)?.position.offset ?? -1) + 1;
-    return { topic: TOPIC, partition: 0, records, nextOffset, readAtMs: this.#now(), ack: () => undefined };
+    const topic = records[0]?.position.topic ?? TOPIC;
+    return { topic, partition: 0, records, nextOffset, readAtMs: this.#now(), ack: () => undefined };
   }
 }
+
+const recordsOf = (topic: string, first: number, values: readonly SourceRecord['value'][]): SourceRecord[] =>
+  values.map((value, i) => ({ position: { topic, partition: 0, offset: first + i }, value }));

@@ -1,5 +1,5 @@
 /** What the Kafka topics hold becomes actions and requests, whether it was written in Avro or in JSON. */
-import type { SourcePosition, SourceRecord } from '../action.ts';
+import type { SourceRecord } from '../action.ts';
 import type { KafkaConfig, RecordMapping } from '../config.ts';
 import { compileTime, type TimeBounds } from '../event-time.ts';
 import { compileNumber, Fault, MAX_ID_LENGTH, type Row, readId } from '../record-fields.ts';
@@ -14,7 +14,7 @@ import {
   rowOf,
 } from '../record-mapping.ts';
 import { AvroCodec } from './avro-codec.ts';
-import type { CandidateRequest } from './requests.ts';
+import type { PositionedRequest } from './requests.ts';
 import type { RecordName, SchemaDirectory } from './schemas.ts';
 import { isFramed } from './wire-format.ts';
 
@@ -30,11 +30,6 @@ export interface RecordDecoderOptions extends TimeBounds {
   readonly erasureAction?: string;
   /** Where the schemas of Avro records come from. @default the fixed ids of our own schemas */
   readonly schemas?: SchemaDirectory;
-}
-
-/** A request with the place it came from. */
-export interface PositionedRequest extends CandidateRequest {
-  readonly position: SourcePosition;
 }
 
 export type DecodeRequestResult =
@@ -54,7 +49,7 @@ export interface RecordDecoder {
  * - **userActions** as `valueFormat` and `mapping` say; ids and times are held to the same bounds with a mapping or without
  * - **erasures** the key is the user's id; the value nothing, an Avro `Erasure` or its JSON. An action of kind
  *   `erasureAction` at the record's timestamp
- * - **candidateRequests** an Avro `CandidateRequest` or its JSON, of at most 10,000 entities
+ * - **candidateRequests** an Avro `CandidateRequest` or its JSON, of at most 10,000 entities and 10,000 denied, `topK` up to 1,000
  *
  * @throws PipelineError `CONFIG_INVALID` for a bad mapping, naming the key
  */
@@ -144,25 +139,55 @@ function requestDecoder(fieldsOf: FieldsOf, bounds: TimeBounds): (record: Source
     if (queryTimeMs instanceof Fault) return refuse(queryTimeMs);
     const deadlineMs = readDeadline(row);
     if (deadlineMs instanceof Fault) return refuse(deadlineMs);
-    const entities = readEntities(row);
+    const entities = readEntities(row, 'entities');
     if (entities instanceof Fault) return refuse(entities);
-    const request = { requestId, userId, entities, queryTimeMs, position };
-    return { ok: true, request: deadlineMs === undefined ? request : { ...request, deadlineMs } };
+    const deny = isAbsent(row, 'deny') ? [] : readEntities(row, 'deny');
+    if (deny instanceof Fault) return refuse(deny);
+    const topK = readTopK(row);
+    if (topK instanceof Fault) return refuse(topK);
+    return {
+      ok: true,
+      request: {
+        requestId,
+        userId,
+        entities,
+        queryTimeMs,
+        position,
+        ...(deadlineMs !== undefined && { deadlineMs }),
+        ...(topK !== undefined && { topK }),
+        ...(deny.length > 0 && { deny }),
+      },
+    };
   };
 }
 
 /** Candidates of one request: more would hold up everybody else's. */
 const MAX_ENTITIES = 10_000;
 
-function readEntities(row: Row): readonly string[] | Fault {
-  const given = Object.hasOwn(row, 'entities') ? row['entities'] : undefined;
-  if (given === undefined || given === null) return new Fault('FIELD_MISSING', "field 'entities' is missing");
-  if (!Array.isArray(given)) return new Fault('FIELD_INVALID', `field 'entities' must be an array, found a ${typeof given}`);
+/** Best entities that a request may ask for. */
+const MAX_TOP_K = 1_000;
+
+const readTopKNumber = compileNumber('topK');
+
+function readTopK(row: Row): number | undefined | Fault {
+  const topK = readTopKNumber(row);
+  if (topK === undefined || topK instanceof Fault) return topK;
+  return Number.isInteger(topK) && topK >= 1 && topK <= MAX_TOP_K
+    ? topK
+    : new Fault('FIELD_INVALID', `field 'topK' is ${topK}; allowed: 1 to ${MAX_TOP_K}`);
+}
+
+const isAbsent = (row: Row, field: string): boolean => !Object.hasOwn(row, field) || row[field] === null;
+
+function readEntities(row: Row, field: 'entities' | 'deny'): readonly string[] | Fault {
+  const given = Object.hasOwn(row, field) ? row[field] : undefined;
+  if (given === undefined || given === null) return new Fault('FIELD_MISSING', `field '${field}' is missing`);
+  if (!Array.isArray(given)) return new Fault('FIELD_INVALID', `field '${field}' must be an array, found a ${typeof given}`);
   if (given.length > MAX_ENTITIES)
-    return new Fault('FIELD_INVALID', `field 'entities' has ${given.length} entries; ${MAX_ENTITIES} are allowed`);
+    return new Fault('FIELD_INVALID', `field '${field}' has ${given.length} entries; ${MAX_ENTITIES} are allowed`);
   const entities: string[] = [];
   for (const entity of given) {
-    const id = readId({ entities: entity }, 'entities');
+    const id = readId({ [field]: entity }, field);
     if (id instanceof Fault) return id;
     entities.push(id);
   }

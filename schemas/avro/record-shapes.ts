@@ -26,6 +26,14 @@ export interface RecordTypes {
 /** The fields of an Avro record, absent ones null. */
 type Nullable<T> = { readonly [K in keyof T]-?: undefined extends T[K] ? Exclude<T[K], undefined> | null : T[K] };
 
+type CandidateRequestFields = Nullable<Omit<CandidateRequest, 'deny'>> & { readonly deny: readonly string[] };
+
+type CandidateScoresFields = Nullable<Omit<CandidateScores, 'tasks' | 'leftOut' | 'coldStart'>> & {
+  readonly tasks: readonly { readonly task: string; readonly probabilities: Float32Array }[];
+  readonly leftOut: NonNullable<CandidateScores['leftOut']>;
+  readonly coldStart: boolean;
+};
+
 interface DeadLetterFields {
   readonly topic: string;
   readonly partition: number;
@@ -64,12 +72,14 @@ export const SHAPES: { readonly [N in RecordName]: Shape<RecordTypes[N]> } = {
   },
   CandidateRequest: {
     toFields: same,
-    fromFields: ({ requestId, userId, entities, queryTimeMs, deadlineMs }: Nullable<CandidateRequest>) => ({
+    fromFields: ({ requestId, userId, entities, queryTimeMs, deadlineMs, topK, deny }: CandidateRequestFields) => ({
       requestId,
       userId,
       entities,
       queryTimeMs,
       ...(deadlineMs === null ? {} : { deadlineMs }),
+      ...(topK === null ? {} : { topK }),
+      ...(deny.length === 0 ? {} : { deny }),
     }),
   },
   Erasure: {
@@ -85,8 +95,7 @@ export const SHAPES: { readonly [N in RecordName]: Shape<RecordTypes[N]> } = {
     fromFields: (fields: UserEmbedding) => ({
       userId: fields.userId,
       version: fields.version,
-      // A writer of other numbers than float gives a plain array.
-      embedding: fields.embedding instanceof Float32Array ? fields.embedding : Float32Array.from(fields.embedding as number[]),
+      embedding: floatsOf(fields.embedding),
       sequenceLength: fields.sequenceLength,
       lastEventTimeMs: fields.lastEventTimeMs,
       queryTimeMs: fields.queryTimeMs,
@@ -98,12 +107,22 @@ export const SHAPES: { readonly [N in RecordName]: Shape<RecordTypes[N]> } = {
     }),
   },
   CandidateScores: {
-    toFields: same,
-    fromFields: ({ userId, version, requestId, candidates, lineage, computedAtMs }: Nullable<CandidateScores>) => ({
+    toFields: ({ tasks, ...scores }) => ({
+      ...scores,
+      tasks: Object.entries(tasks ?? {}).map(([task, probabilities]) => ({ task, probabilities })),
+    }),
+    fromFields: ({ userId, version, requestId, candidates, lineage, computedAtMs, ...more }: CandidateScoresFields) => ({
       userId,
       version,
       ...(requestId === null ? {} : { requestId }),
       candidates: candidates.map(({ entity, score }) => ({ entity, score })),
+      ...(more.tasks.length === 0
+        ? {}
+        : { tasks: Object.fromEntries(more.tasks.map(({ task, probabilities }) => [task, floatsOf(probabilities)])) }),
+      ...(more.leftOut.length === 0 ? {} : { leftOut: more.leftOut.map(({ entity, reason }) => ({ entity, reason })) }),
+      ...(more.coldStart ? { coldStart: true } : {}),
+      ...(more.queryTimeMs === null ? {} : { queryTimeMs: more.queryTimeMs }),
+      ...(more.ageMs === null ? {} : { ageMs: more.ageMs }),
       lineage: { ...lineage },
       computedAtMs,
     }),
@@ -142,6 +161,10 @@ export const SHAPES: { readonly [N in RecordName]: Shape<RecordTypes[N]> } = {
     }),
   },
 };
+
+/** A writer of other numbers than float gives a plain array. */
+const floatsOf = (values: ArrayLike<number>): Float32Array =>
+  values instanceof Float32Array ? values : Float32Array.from(values);
 
 function bufferOf(value: Uint8Array | string | null): Buffer | null {
   if (value === null) return null;

@@ -1,5 +1,6 @@
 /** The schemas of our own topics, and where the schema behind an id is found: fixed ids here, a registry's ids elsewhere. */
 import { readFileSync } from 'node:fs';
+import { SUPERSEDED_SCHEMAS } from './superseded-schemas.ts';
 
 export const RECORD_NAMES = [
   'UserAction',
@@ -29,14 +30,14 @@ export const SCHEMA_TEXTS: Readonly<Record<RecordName, string>> = {
  * Ids of our schemas without a registry: `HS`, the record's number, the schema's version, a byte each pair. A registry counts
  * up from 1 and never comes near, so that records written before there was one stay readable after.
  *
- * Constant for ever: a changed schema gets a new id, and the old one keeps its text.
+ * Constant for ever: a changed schema gets a new id, and the old one keeps its text (`SUPERSEDED_SCHEMAS`).
  */
 export const FIXED_SCHEMA_IDS: Readonly<Record<RecordName, number>> = {
   UserAction: 0x48_53_01_01,
-  CandidateRequest: 0x48_53_02_01,
+  CandidateRequest: 0x48_53_02_02,
   Erasure: 0x48_53_03_01,
   UserEmbedding: 0x48_53_04_01,
-  CandidateScores: 0x48_53_05_01,
+  CandidateScores: 0x48_53_05_02,
   DeadLetter: 0x48_53_06_01,
   ActionOutcome: 0x48_53_07_01,
 };
@@ -59,9 +60,10 @@ export interface SchemaDirectory {
   idOf(name: RecordName): number;
 }
 
-const FIXED_SCHEMAS: ReadonlyMap<number, WriterSchema> = new Map(
-  RECORD_NAMES.map((name) => [FIXED_SCHEMA_IDS[name], { text: SCHEMA_TEXTS[name] }]),
-);
+const FIXED_SCHEMAS: ReadonlyMap<number, WriterSchema> = new Map([
+  ...[...SUPERSEDED_SCHEMAS].map(([id, text]) => [id, { text }] as const),
+  ...RECORD_NAMES.map((name) => [FIXED_SCHEMA_IDS[name], { text: SCHEMA_TEXTS[name] }] as const),
+]);
 
 /** The directory without a registry; a registry's directory answers for these ids as well. */
 export const fixedSchemas: SchemaDirectory = {

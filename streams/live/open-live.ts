@@ -8,13 +8,13 @@ import { SchemaRegistry } from '../../infra/kafka/schema-registry.ts';
 import { changelogOf, checkTopics, inputTopics, readTopics, withAdmin } from '../../infra/kafka/topics.ts';
 import { HstuEncoder } from '../../models/encoder.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
-import { Tokenizer } from '../../models/hstu/tokenizer.ts';
 import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import { createRecordDecoder } from '../../schemas/avro/record-decoder.ts';
 import { fixedSchemas } from '../../schemas/avro/schemas.ts';
 import { schemaIdsOf } from '../../schemas/avro/wire-format.ts';
 import type { OutputBatch } from '../../schemas/batch.ts';
 import type { PipelineObserver } from '../instrument.ts';
+import { pipelineModel } from '../pipeline-model.ts';
 import { encoderOptions } from '../replay.ts';
 import type { LiveConfig } from '../require-kafka.ts';
 import { requireCompatible, signatureOf } from '../state-signature.ts';
@@ -61,7 +61,6 @@ export async function openLive({
   const topics = inputTopics(config.kafka);
   await requireLogin(config.kafka);
   const partitions = checkTopics(await readTopics(kafka, config.kafka), config.kafka);
-  const tokenizer = new Tokenizer(bundle);
   const registry = config.kafka.schemaRegistry && new SchemaRegistry(config.kafka.schemaRegistry);
   const { userEmbeddings, candidateScores, deadLetters, actionOutcomes } = config.kafka.topics;
   await registry?.register({
@@ -107,19 +106,21 @@ export async function openLive({
     now: Date.now,
     observer,
   };
+  const decoder = createRecordDecoder({
+    ...config.kafka,
+    ...config.time,
+    schemas,
+    mapping: config.kafka.mapping,
+    erasureAction: config.sequence.erasureAction,
+  });
   const stream: LiveStream = new LiveStream({
     task,
     standby: config.state.standby ? new Standby(task, { partitions }) : undefined,
     pipeline: {
       settings: config,
-      model: { digest: bundle.digest, window: bundle.config.window, tokenizer },
-      decoder: createRecordDecoder({
-        ...config.kafka,
-        ...config.time,
-        schemas,
-        mapping: config.kafka.mapping,
-        erasureAction: config.sequence.erasureAction,
-      }),
+      model: pipelineModel(bundle),
+      decoder,
+      requests: { topic: config.kafka.topics.candidateRequests, decoder },
       encoder,
       // Exactly once, outputs are part of the commit's transaction.
       publisher: {

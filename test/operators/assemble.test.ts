@@ -3,9 +3,10 @@ import { of } from 'rxjs';
 import { describe, expect, it } from 'vitest';
 import { assemble } from '../../operators/assemble.ts';
 import { sequence } from '../../operators/sequence.ts';
-import type { OutputBatch, ScoredBatch, ScoredUpdate, SequencedBatch } from '../../schemas/batch.ts';
+import type { OutputBatch, RequestAnswer, ScoredBatch, ScoredUpdate, SequencedBatch } from '../../schemas/batch.ts';
 import { operatorContract } from '../support/operator-contract.ts';
 import { decodedBatch, type EventSpec, event, fakeResult, marbles, tokenizer } from './fixtures.ts';
+import { askedOf } from './request-fixtures.ts';
 import { eventsArbitrary } from './sequence-arbitraries.ts';
 
 const options = { modelDigest: 'm1', entityOf: (row: number) => `movie:${row}`, now: () => 1_000_250 };
@@ -138,6 +139,59 @@ describe('assemble', () => {
         lineage: place(43, a.update.targets[1]!.sequenceDigest),
       },
     ]);
+  });
+
+  it('gives no rank to what has none', () => {
+    const input = scoredOf(history);
+    input.updates[0]!.scores[0]!.ranks.fill(0);
+    expect(run(input).quality.map(({ eventId }) => eventId)).toEqual(['e2']);
+  });
+
+  it('gives an answer to every request but those past their deadline, and says what became of each', () => {
+    const asked = [
+      askedOf('a', [1, 2], { requestId: 'x', entities: ['movie:1'], queryTimeMs: 9_000 }),
+      askedOf('b', [], { requestId: 'y' }),
+      askedOf('c', [1], { requestId: 'z' }),
+    ];
+    const answers: RequestAnswer[] = [
+      {
+        asked: asked[0]!,
+        disposition: 'answered',
+        candidates: [{ entity: 'movie:1', score: 1 }],
+        tasks: { like: Float32Array.of(1) },
+      },
+      { asked: { ...asked[1]!, leftOut: [{ entity: 'q', reason: 'denied' }] }, disposition: 'cold-start', candidates: [] },
+      { asked: asked[2]!, disposition: 'expired', candidates: [] },
+    ];
+    const { scores, requests } = run({ ...scoredOf([]), answers });
+    const lineage = { topic: 'requests', partition: 0, offset: 0, sequenceDigest: '0'.repeat(16), modelDigest: 'm1' };
+    const computedAtMs = 1_000_250;
+    expect(scores).toEqual([
+      {
+        userId: 'a',
+        version: 2,
+        requestId: 'x',
+        candidates: [{ entity: 'movie:1', score: 1 }],
+        tasks: { like: Float32Array.of(1) },
+        queryTimeMs: 9_000,
+        ageMs: 7_000,
+        lineage,
+        computedAtMs,
+      },
+      {
+        userId: 'b',
+        version: 0,
+        requestId: 'y',
+        candidates: [],
+        leftOut: [{ entity: 'q', reason: 'denied' }],
+        coldStart: true,
+        queryTimeMs: 10_000,
+        lineage,
+        computedAtMs,
+      },
+    ]);
+    expect(requests).toEqual(asked.map(({ request }, i) => ({ request, disposition: answers[i]!.disposition })));
+    expect('requests' in run(scoredOf([]))).toBe(false);
   });
 
   it('gives no candidates where none were asked for', () => {

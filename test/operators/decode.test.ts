@@ -1,10 +1,12 @@
 import fc from 'fast-check';
 import { of } from 'rxjs';
 import { describe, expect, it } from 'vitest';
-import { decode } from '../../operators/decode.ts';
+import { type DecodeRequestResult, decode } from '../../operators/decode.ts';
+import type { SourceRecord } from '../../schemas/action.ts';
 import type { DecodedBatch, SourceBatch } from '../../schemas/batch.ts';
 import { operatorContract } from '../support/operator-contract.ts';
 import { decoder, event, marbles, sourceBatch } from './fixtures.ts';
+import { requestOf } from './request-fixtures.ts';
 
 const row = (id: string) => ({ ...event('a', id, 1000) });
 const run = (batch: SourceBatch, by = decoder): DecodedBatch => {
@@ -36,6 +38,37 @@ describe('decode', () => {
         b: { source: batches.b, ...empty },
       });
       expectSubscriptions(source$.subscriptions).toBe(subscribed);
+    });
+  });
+
+  it('decodes batches of the topic of requests as requests, and no others', () => {
+    const requests = {
+      topic: 'requests',
+      decoder: {
+        decodeRequest: ({ value, position }: SourceRecord): DecodeRequestResult => {
+          if (value === 'throws') throw new Error('decoder blew up');
+          if (value === 'bad') return { ok: false, code: 'FIELD_MISSING', message: 'requestId is missing' };
+          return { ok: true, request: requestOf({ userId: String(value), position }) };
+        },
+      },
+    };
+    const [actions, asked] = [sourceBatch(0, [row('e0')]), { ...sourceBatch(5, ['a', 'bad', 'b', 'throws']), topic: 'requests' }];
+    const out: DecodedBatch[] = [];
+    of(actions, asked)
+      .pipe(decode({ decoder, requests }))
+      .subscribe((batch) => out.push(batch));
+    expect(out[0]).toEqual(run(actions));
+    expect('requests' in out[0]!).toBe(false);
+    expect(out[1]).toMatchObject({
+      actions: [],
+      requests: [
+        { userId: 'a', position: { offset: 5 } },
+        { userId: 'b', position: { offset: 7 } },
+      ],
+      deadLetters: [
+        { code: 'FIELD_MISSING', step: 'decode', position: { offset: 6 } },
+        { code: 'RECORD_MALFORMED', step: 'decode', position: { offset: 8 } },
+      ],
     });
   });
 

@@ -6,6 +6,7 @@ import { spread } from '../../operators/spread.ts';
 import type { ScoredBatch, ScoredUnit, SequencedBatch, UpdateUnit } from '../../schemas/batch.ts';
 import { operatorContract } from '../support/operator-contract.ts';
 import { marbles, sequencedBatch } from './fixtures.ts';
+import { askedOf, unitOf } from './request-fixtures.ts';
 import { chunksOf } from './sequence-arbitraries.ts';
 
 const scored = ({ batch, update }: UpdateUnit): ScoredUnit => ({
@@ -47,6 +48,14 @@ describe('gather', () => {
       ).toBe(expected);
       expectSubscriptions(source$.subscriptions).toBe(subscribed);
     });
+  });
+
+  it("keeps a batch's answers with it", async () => {
+    const asked = unitOf([askedOf('ann', [1])]);
+    const answers = [{ asked: asked.batch.requests![0]!, disposition: 'answered' as const, candidates: [] }];
+    const out = await lastValueFrom(from([[{ ...asked, answers }, unitOf(undefined)]]).pipe(gather(), toArray()));
+    expect(out.map((batch) => batch.answers)).toEqual([answers, undefined]);
+    expect('answers' in out[1]!).toBe(false);
   });
 
   it('makes a batch wait for those of its partition that came before it, and for no other', () => {

@@ -123,6 +123,15 @@ describe('score', () => {
     expect(empty![0]!.update).toBe(null);
   });
 
+  it('asks nothing where the model does not retrieve', async () => {
+    const { calls, scorer } = recording();
+    const [units] = await run([unitsOf(sequenced(history))], { scorer, topK: 3, retrieves: false });
+    expect(calls).toEqual([]);
+    for (const { update } of units!)
+      for (const { ranks, topEntities } of update!.scores)
+        expect([...ranks, ...topEntities].every((each) => each === 0)).toBe(true);
+  });
+
   it('gives each target the rank by its own row and seen, and each publication its entities, for any history', async () => {
     await fc.assert(
       fc.asyncProperty(

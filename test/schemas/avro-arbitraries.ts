@@ -20,20 +20,26 @@ const withOptional = <T, K extends string & keyof T>(
   }) as unknown as fc.Arbitrary<T>;
 
 const lineage = fc.record({ topic: text, partition: int, offset: long, sequenceDigest: text, modelDigest: text });
-const context = fc.dictionary(
-  text.filter((key) => key !== '__proto__'),
-  text,
-  { maxKeys: 4 },
-);
+const name = text.filter((key) => key !== '__proto__');
+const context = fc.dictionary(name, text, { maxKeys: 4 });
+const floats = fc.float32Array({ maxLength: 600 });
 
 export const RECORDS: { readonly [N in RecordName]: fc.Arbitrary<RecordTypes[N]> } = {
   UserAction: withOptional<RecordTypes['UserAction'], 'value' | 'context'>(
     { eventId: text, userId: text, action: text, entity: text, value: fc.double(), eventTimeMs: long, context },
     ['value', 'context'],
   ),
-  CandidateRequest: withOptional<RecordTypes['CandidateRequest'], 'deadlineMs'>(
-    { requestId: text, userId: text, entities: fc.array(text), queryTimeMs: long, deadlineMs: long },
-    ['deadlineMs'],
+  CandidateRequest: withOptional<RecordTypes['CandidateRequest'], 'deadlineMs' | 'topK' | 'deny'>(
+    {
+      requestId: text,
+      userId: text,
+      entities: fc.array(text),
+      queryTimeMs: long,
+      deadlineMs: long,
+      topK: int,
+      deny: fc.array(text, { minLength: 1, maxLength: 5 }),
+    },
+    ['deadlineMs', 'topK', 'deny'],
   ),
   Erasure: withOptional<RecordTypes['Erasure'], 'requestedAtMs' | 'reason'>({ userId: text, requestedAtMs: long, reason: text }, [
     'requestedAtMs',
@@ -42,7 +48,7 @@ export const RECORDS: { readonly [N in RecordName]: fc.Arbitrary<RecordTypes[N]>
   UserEmbedding: fc.record({
     userId: text,
     version: long,
-    embedding: fc.float32Array({ maxLength: 600 }),
+    embedding: floats,
     sequenceLength: int,
     lastEventTimeMs: long,
     queryTimeMs: long,
@@ -52,7 +58,10 @@ export const RECORDS: { readonly [N in RecordName]: fc.Arbitrary<RecordTypes[N]>
     rowsComputed: int,
     outcome: fc.constantFrom('hit', 'cold', 'window', 'diverged', 'uncached'),
   }),
-  CandidateScores: withOptional<RecordTypes['CandidateScores'], 'requestId'>(
+  CandidateScores: withOptional<
+    RecordTypes['CandidateScores'],
+    'requestId' | 'tasks' | 'leftOut' | 'coldStart' | 'queryTimeMs' | 'ageMs'
+  >(
     {
       userId: text,
       version: long,
@@ -60,8 +69,16 @@ export const RECORDS: { readonly [N in RecordName]: fc.Arbitrary<RecordTypes[N]>
       candidates: fc.array(fc.record({ entity: text, score: fc.double() })),
       lineage,
       computedAtMs: long,
+      tasks: fc.dictionary(name, floats, { minKeys: 1, maxKeys: 3 }),
+      leftOut: fc.array(fc.record({ entity: text, reason: fc.constantFrom('unknown-entity', 'denied') }), {
+        minLength: 1,
+        maxLength: 4,
+      }),
+      coldStart: fc.constant(true),
+      queryTimeMs: long,
+      ageMs: long,
     },
-    ['requestId'],
+    ['requestId', 'tasks', 'leftOut', 'coldStart', 'queryTimeMs', 'ageMs'],
   ),
   DeadLetter: withOptional<RecordTypes['DeadLetter'], 'originalKey' | 'timestampMs'>(
     {

@@ -20,8 +20,8 @@ const GOLDEN: { readonly [N in RecordName]: readonly [RecordTypes[N], string] } 
     '00 48530101  04 6531  04 7531  08 6c696b65  0e 6d6f7669653a31  02 0000000000001240  d00f  02 02 0c 646576696365 04 7476 00',
   ],
   CandidateRequest: [
-    { requestId: 'r1', userId: 'u1', entities: ['a', 'b'], queryTimeMs: 1_000 },
-    '00 48530201  04 7231  04 7531  04 0261 0262 00  d00f  00',
+    { requestId: 'r1', userId: 'u1', entities: ['a', 'b'], queryTimeMs: 1_000, topK: 3, deny: ['x'] },
+    '00 48530202  04 7231  04 7531  04 0261 0262 00  d00f  00  02 06  02 02 78 00',
   ],
   Erasure: [{ userId: 'u1', requestedAtMs: 1_000, reason: 'gdpr' }, '00 48530301  04 7531  02 d00f  02 08 67647072'],
   UserEmbedding: [
@@ -41,8 +41,20 @@ const GOLDEN: { readonly [N in RecordName]: readonly [RecordTypes[N], string] } 
     `00 48530401  04 7531  06  04 0000803f 000000c0 00  04  0a  d00f  d20f  ${LINEAGE}  d40f  000000000000f83f  04  02`,
   ],
   CandidateScores: [
-    { userId: 'u1', version: 3, requestId: 'r1', candidates: [{ entity: 'a', score: 0.5 }], lineage, computedAtMs: 1_002 },
-    `00 48530501  04 7531  06  02 04 7231  02 02 61 000000000000e03f 00  ${LINEAGE}  d40f`,
+    {
+      userId: 'u1',
+      version: 3,
+      requestId: 'r1',
+      candidates: [{ entity: 'a', score: 0.5 }],
+      tasks: { like: Float32Array.of(1) },
+      leftOut: [{ entity: 'b', reason: 'denied' }],
+      coldStart: true,
+      queryTimeMs: 1_000,
+      ageMs: 5,
+      lineage,
+      computedAtMs: 1_002,
+    },
+    `00 48530502  04 7531  06  02 04 7231  02 02 61 000000000000e03f 00  ${LINEAGE}  d40f  02 08 6c696b65 02 0000803f 00 00  02 02 62 0c 64656e696564 00  01  02 d00f  02 0a`,
   ],
   DeadLetter: [
     {
@@ -116,6 +128,26 @@ describe('the schemas', () => {
   it('are one file each', () => {
     expect(schemas.map(({ name }) => name).sort()).toEqual([...RECORD_NAMES].sort());
     expect(new Set(Object.values(FIXED_SCHEMA_IDS)).size).toBe(RECORD_NAMES.length);
+  });
+
+  it('that were superseded still tell what records of theirs hold', () => {
+    const request = '00 48530201  04 7231  04 7531  04 0261 0262 00  d00f  00';
+    const scores = `00 48530501  04 7531  06  02 04 7231  02 02 61 000000000000e03f 00  ${LINEAGE}  d40f`;
+    const bytes = (hex: string) => Buffer.from(hex.replaceAll(' ', ''), 'hex');
+    expect(codec.decode('CandidateRequest', bytes(request))).toEqual({
+      requestId: 'r1',
+      userId: 'u1',
+      entities: ['a', 'b'],
+      queryTimeMs: 1_000,
+    });
+    expect(codec.decode('CandidateScores', bytes(scores))).toEqual({
+      userId: 'u1',
+      version: 3,
+      requestId: 'r1',
+      candidates: [{ entity: 'a', score: 0.5 }],
+      lineage,
+      computedAtMs: 1_002,
+    });
   });
 
   it('say what they are; every enum can grow, every number says its unit', () => {

@@ -18,7 +18,15 @@ const action = {
   eventTimeMs: 2_000,
   context: { device: 'tv' },
 };
-const request = { requestId: 'r1', userId: 'u1', entities: ['movie:1', 'movie:2'], queryTimeMs: 2_000, deadlineMs: 3_000 };
+const request = {
+  requestId: 'r1',
+  userId: 'u1',
+  entities: ['movie:1', 'movie:2'],
+  queryTimeMs: 2_000,
+  deadlineMs: 3_000,
+  topK: 1,
+  deny: ['movie:3'],
+};
 
 const at = (topic: string) => ({ topic, partition: 1, offset: 7 });
 const decoder = (options: Partial<RecordDecoderOptions> = {}) => createRecordDecoder({ topics, ...bounds, ...options });
@@ -216,7 +224,7 @@ describe('a request', () => {
     const decoded = { ok: true, request: { ...request, position: at('candidate-requests') } };
     expect(ask(codec.encode('CandidateRequest', request))).toEqual(decoded);
     expect(ask(json(request))).toEqual(decoded);
-    const { deadlineMs: _, ...patient } = request;
+    const { deadlineMs: _, topK: __, deny: ___, ...patient } = request;
     expect(ask(codec.encode('CandidateRequest', patient))).toEqual({
       ok: true,
       request: { ...patient, position: at('candidate-requests') },
@@ -229,6 +237,10 @@ describe('a request', () => {
     ['an empty entity', { entities: ['a', ''] }, 'FIELD_INVALID'],
     ['too many entities', { entities: Array(10_001).fill('a') }, 'FIELD_INVALID'],
     ['an entity too long', { entities: ['x'.repeat(1_025)] }, 'FIELD_INVALID'],
+    ['too many denied', { deny: Array(10_001).fill('a') }, 'FIELD_INVALID'],
+    ['an empty entity denied', { deny: [''] }, 'FIELD_INVALID'],
+    ['a topK of nothing', { topK: 0 }, 'FIELD_INVALID'],
+    ['a topK too large', { topK: 1_001 }, 'FIELD_INVALID'],
     ['a time before the earliest', { queryTimeMs: 5 }, 'TIME_INVALID'],
   ])('with %s is refused alike in both formats', (_, change, code) => {
     expect(ask(codec.encode('CandidateRequest', { ...request, ...change }))).toMatchObject({ ok: false, code });

@@ -1,13 +1,13 @@
 import { from, lastValueFrom, tap, toArray } from 'rxjs';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { randomBundle } from '../../models/hstu/random-bundle.ts';
-import { Tokenizer } from '../../models/hstu/tokenizer.ts';
 import { EncoderEngine } from '../../models/worker/engine.ts';
 import { InMemorySequenceStore } from '../../operators/index.ts';
 import type { OutputBatch, SourceBatch } from '../../schemas/batch.ts';
 import { parseConfig } from '../../schemas/config.ts';
 import { compileMapping } from '../../schemas/record-mapping.ts';
 import { pipeline } from '../../streams/pipeline.ts';
+import { pipelineModel } from '../../streams/pipeline-model.ts';
 import { ShadowSampler, type ShadowSamplerOptions } from '../../streams/shadow-sampler.ts';
 
 const bundle = randomBundle({ dimension: 16, layers: 2, heads: 2, maxSequenceLength: 12 });
@@ -61,7 +61,7 @@ async function run(
     from(batches).pipe(
       pipeline({
         settings,
-        model: { digest: bundle.digest, window: bundle.config.window, tokenizer: new Tokenizer(bundle) },
+        model: pipelineModel(bundle),
         decoder: compileMapping(mapping, { ...settings.time, now: Date.now }),
         store: new InMemorySequenceStore(),
         encoder: engine,

@@ -1,6 +1,8 @@
 /** Ranks and top-K over the entity table: the retrieval score of a batch of embeddings. */
 import { Tensor } from 'onnxruntime-node';
+import { entityRows } from '../../../schemas/bundle-config.ts';
 import type { ScoreRequest, ScoreResult } from '../../../schemas/encoding.ts';
+import { PipelineError } from '../../../schemas/errors.ts';
 import type { Bundle } from '../../hstu/bundle.ts';
 import { TokenCode } from '../../hstu/token-code.ts';
 import type { Sessions } from './sessions.ts';
@@ -24,7 +26,9 @@ export class Scorer {
     this.#code = new TokenCode(bundle.config);
   }
 
+  /** @throws PipelineError `ENCODER_FAILED` for a candidate that is no row of the table */
   async score(given: readonly ScoreRequest[]): Promise<ScoreResult[]> {
+    for (const { candidates } of given) this.#requireRows(candidates);
     const requests = given.map((request) => this.#inVocabulary(request));
     const results = requests.map((request) => ({
       ranks: new Int32Array(request.targets.length),
@@ -48,7 +52,33 @@ export class Scorer {
       result.topEntities = Int32Array.from(entities.subarray(0, count), (index) => Number(index) + 1);
       result.topScores = scores.slice(0, count);
     });
-    return results;
+    return results.map((result, i) => {
+      const { candidates, rows } = requests[i]!;
+      return candidates === undefined ? result : { ...result, candidateScores: this.#dotProducts(rows, candidates) };
+    });
+  }
+
+  #requireRows(candidates: Int32Array | undefined): void {
+    const last = entityRows(this.#bundle.config) - 1;
+    const outside = candidates?.find((row) => row < 1 || row > last);
+    if (outside !== undefined) throw new PipelineError('ENCODER_FAILED', `candidate row ${outside}; allowed: 1 to ${last}`);
+  }
+
+  /** `e · E[c] / max(||E[c]||, 1e-6)` of each candidate `c`, where `e` is the last of `rows`. */
+  #dotProducts(rows: Float32Array, candidates: Int32Array): Float32Array {
+    const { dimension: D } = this.#bundle.config;
+    const table = this.#bundle.tensors.get('entity_embedding')!.data;
+    const embedding = rows.subarray(rows.length - D);
+    return Float32Array.from(candidates, (candidate) => {
+      let product = 0;
+      let square = 0;
+      for (let d = 0; d < D; d++) {
+        const value = table[candidate * D + d]!;
+        product += embedding[d]! * value;
+        square += value * value;
+      }
+      return product / Math.max(Math.sqrt(square), 1e-6);
+    });
   }
 
   /** Targets and seen entities as rows of the vocabulary; 0 for what has none. */

@@ -1,0 +1,187 @@
+/** The answers to a batch of requests: retrieved where nothing is named, judged by the model's heads, best first. */
+import { concatMap, defer, from, map, type Observable, of, toArray } from 'rxjs';
+import type { RequestAnswer, SequencedRequest } from '../schemas/batch.ts';
+import type { CandidateRequest, CandidateResult, ScoreRequest } from '../schemas/encoding.ts';
+import { PipelineError } from '../schemas/errors.ts';
+import { type CandidateScoresOfList, candidateCalls, joinCalls } from './candidate-calls.ts';
+import type { Encoder } from './encode.ts';
+import { type RetryOptions, retryRetriable } from './retry-retriable.ts';
+import type { Scorer } from './score.ts';
+
+export interface CandidateScorer {
+  /** One result a request, in the order of the requests; each result in the order of its candidates. */
+  scoreCandidates(requests: readonly CandidateRequest[]): Promise<readonly CandidateResult[]>;
+}
+
+/** What the model can do. */
+export interface ModelHeads {
+  /** Its newest row compares with the catalogue by dot product. */
+  readonly retrieval: boolean;
+  /** It has task heads that judge candidates. */
+  readonly ranking: boolean;
+}
+
+export interface AnswerRequestsOptions extends RetryOptions {
+  readonly encoder: Encoder & Scorer & CandidateScorer;
+  readonly heads: ModelHeads;
+  /** Entities of the catalogue: embedding rows 1 to this. */
+  readonly vocabularySize: number;
+  /** External id of an embedding row. */
+  readonly entityOf: (row: number) => string;
+  /** Retrieved before ranking, for the catalogue's best. @default 5 × the request's `topK` */
+  readonly retrieve?: number | undefined;
+  /** Candidates a call: how long one request may hold a worker. @default 512 */
+  readonly maxCandidates?: number;
+  /** Clock, ms since the epoch. */
+  readonly now: () => number;
+}
+
+/** Entities to order, and their dot products where those were taken. */
+interface Found {
+  readonly rows: Int32Array;
+  readonly scores?: Float32Array;
+}
+
+/** Users a call of the encoder. */
+const MAX_USERS = 64;
+/** Of a catalogue that cannot be retrieved from, so many rows are judged. */
+const MAX_UNRETRIEVED = 10_000;
+
+const isCatalogue = ({ request }: SequencedRequest): boolean => request.entities.length === 0 && request.topK !== undefined;
+const hasHistory = ({ window }: SequencedRequest): boolean => window.entities.length > 0;
+
+/** One answer a request, in their order. One call at a time, so that other work of the encoder comes between them. */
+export function answerRequests(
+  requests: readonly SequencedRequest[],
+  options: AnswerRequestsOptions,
+): Observable<readonly RequestAnswer[]> {
+  return defer(() => {
+    const nowMs = options.now();
+    const open = requests.filter(
+      ({ expired, request: { deadlineMs } }) => !expired && !(deadlineMs !== undefined && deadlineMs < nowMs),
+    );
+    return find(open, options).pipe(
+      concatMap((found) =>
+        (options.heads.ranking ? judge(open, found, options) : of(found.map(() => undefined))).pipe(
+          map((judged) => {
+            const answers = new Map(open.map((asked, i) => [asked, answerOf(asked, found[i]!, judged[i], options)]));
+            return requests.map((asked) => answers.get(asked) ?? { asked, disposition: 'expired' as const, candidates: [] });
+          }),
+        ),
+      ),
+    );
+  });
+}
+
+/** What is to be ordered, per request. */
+function find(open: readonly SequencedRequest[], options: AnswerRequestsOptions): Observable<readonly Found[]> {
+  const { heads } = options;
+  const byEmbedding = open.filter(
+    (asked) => hasHistory(asked) && (isCatalogue(asked) ? heads.retrieval : !heads.ranking && asked.candidates.length > 0),
+  );
+  return byDotProduct(byEmbedding, options).pipe(
+    map((dotProducts) => {
+      const known = new Map(byEmbedding.map((asked, i) => [asked, dotProducts[i]!]));
+      return open.map((asked) => {
+        const found = known.get(asked) ?? { rows: isCatalogue(asked) ? catalogueOf(asked, options) : asked.candidates };
+        // Without a history a dot product has nothing to go by: all alike.
+        return heads.ranking || found.scores !== undefined ? found : { ...found, scores: new Float32Array(found.rows.length) };
+      });
+    }),
+  );
+}
+
+/** The catalogue in its own order, where the model has nothing to retrieve by. */
+function catalogueOf({ hidden }: SequencedRequest, { vocabularySize }: AnswerRequestsOptions): Int32Array {
+  const left = new Set(hidden);
+  const rows: number[] = [];
+  for (let row = 1; row <= vocabularySize && rows.length < MAX_UNRETRIEVED; row++) if (!left.has(row)) rows.push(row);
+  return Int32Array.from(rows);
+}
+
+function byDotProduct(asked: readonly SequencedRequest[], options: AnswerRequestsOptions): Observable<readonly Found[]> {
+  const { encoder, heads } = options;
+  const groups = Array.from({ length: Math.ceil(asked.length / MAX_USERS) }, (_, i) =>
+    asked.slice(i * MAX_USERS, (i + 1) * MAX_USERS),
+  );
+  return inTurn(groups, (group) => {
+    const encodes = group.map(({ request: { userId }, window }) => ({
+      userId,
+      segments: [{ ...window, from: window.entities.length - 1 }],
+    }));
+    return send(encodes, (all) => encoder.encode(all), options).pipe(
+      concatMap((encoded) => {
+        const scores = group.map((one, i): ScoreRequest => {
+          const { topK = 0 } = one.request;
+          const wanted = heads.ranking ? Math.max(topK, options.retrieve ?? 5 * topK) : topK;
+          return {
+            rows: encoded[i]!.segments[0]!.rows,
+            targets: new Int32Array(1),
+            seen: one.hidden,
+            seenCount: Int32Array.of(one.hidden.length),
+            topK: isCatalogue(one) ? wanted : 0,
+            ...(!isCatalogue(one) && { candidates: one.candidates }),
+          };
+        });
+        return send(scores, (all) => encoder.score(all), options);
+      }),
+      map((results) =>
+        results.map(({ topEntities, topScores, candidateScores }, i): Found => {
+          const one = group[i]!;
+          return isCatalogue(one) ? { rows: topEntities, scores: topScores } : { rows: one.candidates, scores: candidateScores! };
+        }),
+      ),
+    );
+  }).pipe(map((groupsFound) => groupsFound.flat()));
+}
+
+function judge(
+  open: readonly SequencedRequest[],
+  found: readonly Found[],
+  options: AnswerRequestsOptions,
+): Observable<readonly (CandidateScoresOfList | undefined)[]> {
+  const lists = open.map(({ request: { userId }, window }, i) => ({ userId, segment: window, candidates: found[i]!.rows }));
+  const calls = candidateCalls(lists, options.maxCandidates ?? 512);
+  return inTurn(calls, ({ requests }) => send(requests, (all) => options.encoder.scoreCandidates(all), options)).pipe(
+    map((results) => joinCalls(lists, calls, results)),
+  );
+}
+
+function answerOf(
+  asked: SequencedRequest,
+  { rows, scores: dotProducts }: Found,
+  judged: CandidateScoresOfList | undefined,
+  { entityOf }: AnswerRequestsOptions,
+): RequestAnswer {
+  const scores = judged?.combined ?? dotProducts ?? new Float32Array(0);
+  const named = !isCatalogue(asked);
+  const best = Array.from(scores, (_, i) => i)
+    .sort((a, b) => scores[b]! - scores[a]! || a - b)
+    .slice(0, asked.request.topK);
+  const pick = (values: Float32Array) => Float32Array.from(best, (i) => values[i]!);
+  return {
+    asked,
+    disposition: hasHistory(asked) ? 'answered' : 'cold-start',
+    candidates: best.map((i) => ({ entity: named ? asked.entities[i]! : entityOf(rows[i]!), score: scores[i]! })),
+    ...(judged !== undefined && {
+      tasks: Object.fromEntries(Object.entries(judged.tasks).map(([task, values]) => [task, pick(values)])),
+    }),
+  };
+}
+
+const inTurn = <T, R>(items: readonly T[], project: (item: T) => Observable<R>): Observable<R[]> =>
+  from(items).pipe(concatMap(project), toArray());
+
+function send<Q, R>(
+  requests: readonly Q[],
+  call: (requests: readonly Q[]) => Promise<readonly R[]>,
+  options: RetryOptions,
+): Observable<readonly R[]> {
+  return defer(() => call(requests)).pipe(
+    retryRetriable(options),
+    map((results) => {
+      if (results.length === requests.length) return results;
+      throw new PipelineError('ENCODER_FAILED', `${results.length} results for ${requests.length} requests for candidates`);
+    }),
+  );
+}

@@ -1,0 +1,66 @@
+/** Our schemas as they were: an id never changes its text, so that records written long ago stay readable. */
+
+/** JSON text by fixed id. */
+export const SUPERSEDED_SCHEMAS: ReadonlyMap<number, string> = new Map([
+  [
+    0x48_53_02_01,
+    `{
+  "type": "record",
+  "name": "CandidateRequest",
+  "namespace": "io.hstustreams",
+  "doc": "Asks for the scores of some entities for a user, answered on candidate-scores. Topic candidate-requests, key: userId in UTF-8, partitioned like user-actions.",
+  "fields": [
+    { "name": "requestId", "type": "string", "doc": "Comes back with the answer." },
+    { "name": "userId", "type": "string" },
+    { "name": "entities", "type": { "type": "array", "items": "string" }, "doc": "The candidates, with their namespaces: movie:1." },
+    { "name": "queryTimeMs", "type": "long", "doc": "The moment that the scores are for, ms since the epoch." },
+    { "name": "deadlineMs", "type": ["null", "long"], "default": null, "doc": "An answer later than this is of no use, ms since the epoch." }
+  ]
+}`,
+  ],
+  [
+    0x48_53_05_01,
+    `{
+  "type": "record",
+  "name": "CandidateScores",
+  "namespace": "io.hstustreams",
+  "doc": "Entities scored for a user. Topic candidate-scores, key: userId in UTF-8.",
+  "fields": [
+    { "name": "userId", "type": "string" },
+    { "name": "version", "type": "long", "doc": "The version of the embedding that scored." },
+    { "name": "requestId", "type": ["null", "string"], "default": null, "doc": "The CandidateRequest that this answers; null: the best of the catalogue, published with the embedding." },
+    {
+      "name": "candidates",
+      "doc": "Best first.",
+      "type": {
+        "type": "array",
+        "items": {
+          "type": "record",
+          "name": "Candidate",
+          "fields": [
+            { "name": "entity", "type": "string" },
+            { "name": "score", "type": "double", "doc": "Comparable within one record only." }
+          ]
+        }
+      }
+    },
+    {
+      "name": "lineage",
+      "doc": "Which input and which model this was made of.",
+      "type": {
+        "type": "record",
+        "name": "Lineage",
+        "fields": [
+          { "name": "topic", "type": "string", "doc": "Topic of the newest input record that this output includes." },
+          { "name": "partition", "type": "int" },
+          { "name": "offset", "type": "long" },
+          { "name": "sequenceDigest", "type": "string", "doc": "Rolling digest over the window, 16 hexadecimal digits." },
+          { "name": "modelDigest", "type": "string", "doc": "Identity of the model bundle." }
+        ]
+      }
+    },
+    { "name": "computedAtMs", "type": "long", "doc": "When it was computed, ms since the epoch." }
+  ]
+}`,
+  ],
+]);

@@ -1,0 +1,22 @@
+/** A bundle as the steps of the pipeline need it. */
+import type { Bundle } from '../models/hstu/bundle.ts';
+import { Tokenizer } from '../models/hstu/tokenizer.ts';
+import type { Tokenizer as ActionTokenizer, CandidateVocabulary, ModelHeads } from '../operators/index.ts';
+import { type BundleConfig, servesRetrieval } from '../schemas/bundle-config.ts';
+
+export interface PipelineModel {
+  readonly digest: string;
+  readonly window: BundleConfig['window'];
+  readonly tokenizer: ActionTokenizer & CandidateVocabulary;
+  readonly heads: ModelHeads;
+  /** Entities of the catalogue. */
+  readonly vocabularySize: number;
+}
+
+export const pipelineModel = (bundle: Bundle): PipelineModel => ({
+  digest: bundle.digest,
+  window: bundle.config.window,
+  tokenizer: new Tokenizer(bundle),
+  heads: { retrieval: servesRetrieval(bundle.config), ranking: bundle.config.ranking !== undefined },
+  vocabularySize: bundle.config.vocabularySize,
+});
