@@ -86,6 +86,8 @@ export class LiveStream {
   async run(signal: AbortSignal): Promise<void> {
     const stop = () => {
       this.#stopping = true;
+      // Said before the work is finished, not after: nobody is to be sent to an instance that is going.
+      this.#lifecycle.to('DRAINING');
       void this.#finishWork();
       this.#wake();
     };
@@ -94,7 +96,6 @@ export class LiveStream {
     try {
       await this.#join();
       await this.#loop();
-      this.#lifecycle.to('DRAINING');
       await this.#handOver([...this.#tasks.keys()]);
       await this.#parts.standby?.close();
       await this.#membership?.leave();
@@ -106,6 +107,11 @@ export class LiveStream {
       await this.#membership?.leave();
       throw error;
     }
+  }
+
+  /** Unless the stream is stopping: what still happens then is part of that. */
+  #become(state: 'RESTORING' | 'RUNNING'): void {
+    if (!this.#stopping) this.#lifecycle.to(state);
   }
 
   async #loop(): Promise<void> {
@@ -137,7 +143,7 @@ export class LiveStream {
         if (!error.retriable || corruptions >= MAX_CORRUPTIONS) throw error;
         const delayMs = Math.min(LAST_DELAY_MS, FIRST_DELAY_MS * 2 ** faults++);
         this.#parts.observer.onRecovering?.(error, delayMs);
-        if (this.#lifecycle.state === 'RUNNING') this.#lifecycle.to('RESTORING');
+        if (this.#lifecycle.state === 'RUNNING') this.#become('RESTORING');
         await this.#wait(delayMs);
         // Fenced, this instance may be a zombie: taking over again what is another's by now would fence its owner.
         if (error.code === 'PRODUCER_FENCED' && !this.#stopping)
@@ -161,11 +167,11 @@ export class LiveStream {
       const gained = assignment.filter((partition) => !this.#tasks.has(partition));
       await standby?.own(assignment);
       if (gained.length > 0) {
-        this.#lifecycle.to('RESTORING');
+        this.#become('RESTORING');
         await this.#takeOver(gained, drain.signal);
       }
       standby?.follow();
-      this.#lifecycle.to('RUNNING');
+      this.#become('RUNNING');
       await flow({
         tasks: this.#tasks,
         parts: this.#parts.pipeline,

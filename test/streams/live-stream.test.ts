@@ -1,4 +1,4 @@
-/** Assignments that overtake each other: the group says something new before the last was carried out. */
+/** What the group and the operator say to an instance, at the worst moments. */
 import { describe, expect, it, vi } from 'vitest';
 import type { MembershipHandlers } from '../../infra/kafka/group-membership.ts';
 import { LiveStream, type LiveStreamParts } from '../../streams/live/live-stream.ts';
@@ -7,6 +7,7 @@ import type { FlowOptions } from '../../streams/live.ts';
 const world = vi.hoisted(() => ({
   group: undefined as unknown as MembershipHandlers,
   flowing: [] as number[],
+  drained: Promise.resolve(),
   closing: Promise.resolve(),
 }));
 
@@ -26,6 +27,7 @@ vi.mock('../../streams/live.ts', () => ({
   flow: async ({ tasks, drain }: FlowOptions) => {
     world.flowing = [...tasks.keys()].sort();
     await new Promise((resolve) => drain.addEventListener('abort', resolve));
+    await world.drained;
     world.flowing = [];
   },
 }));
@@ -55,5 +57,30 @@ describe('live stream', () => {
     stopping.abort();
     await ended;
     expect(stream.state).toBe('STOPPED');
+  });
+
+  it('is DRAINING while it finishes what was read, not afterwards', async () => {
+    const states: string[] = [];
+    const parts = {
+      task: { config: { kafka: { drainTimeoutMs: 1_000 } }, topics: [] },
+      pipeline: {},
+      observer: { onState: (state: string) => states.push(state) },
+    };
+    const stream = new LiveStream(parts as unknown as LiveStreamParts);
+    const stopping = new AbortController();
+    const ended = stream.run(stopping.signal);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    world.group.onAssigned([0], 'member-1');
+    await vi.waitFor(() => expect(world.flowing).toEqual([0]));
+    let drained: () => void = () => undefined;
+    world.drained = new Promise<void>((resolve) => {
+      drained = resolve;
+    });
+    stopping.abort();
+    expect(stream.state).toBe('DRAINING');
+    expect(world.flowing).toEqual([0]);
+    drained();
+    await ended;
+    expect(states).toEqual(['RESTORING', 'RUNNING', 'DRAINING', 'STOPPED']);
   });
 });
