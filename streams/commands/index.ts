@@ -6,6 +6,7 @@ import { addDown } from './down.ts';
 import { addEncode } from './encode.ts';
 import { addExplain } from './explain.ts';
 import { addModel } from './model.ts';
+import { addPlan } from './plan.ts';
 import { addProduce } from './produce.ts';
 import { addQuery } from './query.ts';
 import { addReplay } from './replay.ts';
@@ -28,6 +29,7 @@ export function addCommands(program: Command): void {
     addProduce,
     addReset,
     addModel,
+    addPlan,
     addExplain,
     addDoctor,
     addUp,

@@ -1,0 +1,77 @@
+import { describe, expect, it } from 'vitest';
+import { lruHitRatio, plan, UTILISATION } from '../../streams/plan.ts';
+
+/** An LRU under requests drawn by Zipf: what the formula stands for. */
+function simulatedHitRatio(users: number, size: number, skew: number, requests: number): number {
+  const weights = Array.from({ length: users }, (_, k) => (k + 1) ** -skew);
+  const total = weights.reduce((a, b) => a + b, 0);
+  const cumulative: number[] = [];
+  let sum = 0;
+  for (const weight of weights) {
+    sum += weight / total;
+    cumulative.push(sum);
+  }
+  let state = 42;
+  const random = () => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return state / 2 ** 32;
+  };
+  const cache = new Map<number, true>();
+  let hits = 0;
+  for (let i = 0; i < requests; i++) {
+    const u = random();
+    let low = 0;
+    let high = users - 1;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (cumulative[middle]! < u) low = middle + 1;
+      else high = middle;
+    }
+    const hit = cache.delete(low);
+    cache.set(low, true);
+    if (cache.size > size) cache.delete(cache.keys().next().value!);
+    // The first half fills the cache.
+    if (hit && i >= requests / 2) hits++;
+  }
+  return hits / (requests / 2);
+}
+
+describe('plan', () => {
+  it.each([
+    [2_000, 200, 0.8],
+    [2_000, 1_000, 0.8],
+    [2_000, 500, 0],
+    [5_000, 250, 1.1],
+  ])('foretells the hit ratio of an LRU: %i users, %i cached, skew %f', (users, size, skew) => {
+    expect(Math.abs(lruHitRatio(users, size, skew) - simulatedHitRatio(users, size, skew, 200_000))).toBeLessThan(0.015);
+  });
+
+  it('knows the ends: a cache for all hits always, none never', () => {
+    expect(lruHitRatio(100, 100, 1)).toBe(1);
+    expect(lruHitRatio(100, 0, 1)).toBe(0);
+  });
+
+  it('adds up', () => {
+    const planned = plan({
+      users: 1_000,
+      eventsPerSecond: 10_000,
+      kvBudgetBytes: 1e9,
+      kvBytesPerUser: 1e5,
+      stepUs: 70,
+      prefillUs: 5_000,
+      skew: 0.8,
+      windowLength: 200,
+      dimension: 64,
+    });
+    expect(planned).toMatchObject({ cachedUsers: 1_000, hitRatio: 1, encodeUsPerEvent: 70 });
+    expect(planned.cores).toBeCloseTo(0.7 / UTILISATION);
+  });
+
+  it('takes a hundred million users as fast as a thousand', () => {
+    const began = performance.now();
+    const ratio = lruHitRatio(1e8, 1e6, 0.9);
+    expect(performance.now() - began).toBeLessThan(500);
+    expect(ratio).toBeGreaterThan(0.3);
+    expect(ratio).toBeLessThan(0.8);
+  });
+});
