@@ -118,7 +118,8 @@ function sequenceBatch(
     }
     const token = Number.isFinite(eventTimeMs) ? tokenizer.token(action) : notATime(eventTimeMs);
     if (token.kind === 'refuse') {
-      refused.push({ userId, letter: deadLetter(recordOf(action), 'sequence', token.code, token.message) });
+      const letter = deadLetter(recordOf(action), 'sequence', token.code, token.message);
+      refused.push({ userId, letter: { ...letter, action: action.action } });
       continue;
     }
     if (token.kind === 'keep') {

@@ -47,6 +47,8 @@ export interface DeadLetter {
   readonly message: string;
   readonly original: Uint8Array | string | null;
   readonly originalKey?: Uint8Array | null;
+  /** Kind of the action, where the record was decoded to one. */
+  readonly action?: string;
 }
 
 /** An action that was read and understood, and is not encoded: counted, never silent. */

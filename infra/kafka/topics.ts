@@ -34,7 +34,8 @@ export function topicSpecs(config: KafkaConfig): readonly TopicSpec[] {
     spec('candidateRequests', topics.candidateRequests, deleted(DAY_MS)),
     spec('erasures', topics.erasures, deleted(30 * DAY_MS)),
     spec('userEmbeddings', topics.userEmbeddings, compacted),
-    spec('candidateScores', topics.candidateScores, deleted(DAY_MS)),
+    // An answer to a full list is as large as the request, and the scores.
+    spec('candidateScores', topics.candidateScores, { ...deleted(DAY_MS), 'max.message.bytes': maxMessageBytes }),
     spec('deadLetters', topics.deadLetters, { ...deleted(30 * DAY_MS), 'max.message.bytes': maxMessageBytes }),
     ...(topics.actionOutcomes === undefined ? [] : [spec('actionOutcomes', topics.actionOutcomes, deleted(7 * DAY_MS))]),
     spec('changelog', changelogOf(config), {

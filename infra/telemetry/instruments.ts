@@ -45,13 +45,22 @@ export function instruments(registry: Registry) {
       ...END_TO_END_SECONDS,
     ]),
     events: counter('hstu_events_total', 'Events by kind of action and what became of them.', ['action', 'disposition']),
+    rejects: counter('hstu_rejected_actions_total', 'Actions that were decoded and could not be used, by kind.', [
+      'action',
+      'code',
+    ]),
     deadLetters: counter('hstu_dead_letters_total', 'Records that could not be used.', ['code', 'step']),
     erasures: counter('hstu_erasures_total', 'Users erased.'),
     tokens: counter('hstu_tokens_total', 'Events that became tokens of a sequence.'),
     rows: counter('hstu_rows_computed_total', 'Rows the encoder computed; by hstu_tokens_total it is the work an event takes.'),
     outcomes: counter('hstu_cache_outcomes_total', 'Published embeddings by what the KV cache held for them.', ['outcome']),
     embeddings: counter('hstu_embeddings_published_total', 'Embeddings published.'),
-    scores: counter('hstu_scores_published_total', 'Candidate lists published.'),
+    scores: counter('hstu_scores_published_total', 'Candidate lists published, with embeddings and as answers.'),
+
+    // Requests for candidates.
+    requests: counter('hstu_candidate_requests_total', 'Requests for candidates by what became of them.', ['disposition']),
+    candidates: counter('hstu_candidates_answered_total', 'Candidates in the answers.'),
+    leftOut: counter('hstu_candidates_left_out_total', 'Candidates asked for and not scored.', ['reason']),
 
     // The encoder, asked at every scrape.
     kvUsed: gauge('hstu_kv_cache_used_bytes', 'KV cache in use.'),

@@ -102,6 +102,14 @@ export class StreamMetrics {
       const [code, step] = key.split(' ') as [string, string];
       this.#i.deadLetters.inc({ code, step }, letters);
     }
+    const rejected = batch.deadLetters.flatMap(({ action, code }) =>
+      action === undefined ? [] : this.#kindsOf(action).map((kind) => `${code} ${kind}`),
+    );
+    for (const [key, actions] of tally(rejected, (rejectedKey) => rejectedKey)) {
+      const space = key.indexOf(' ');
+      this.#i.rejects.inc({ code: key.slice(0, space), action: key.slice(space + 1) }, actions);
+    }
+    this.#countRequests(batch);
     this.#i.erasures.inc(batch.erased?.length ?? 0);
     this.#i.rows.inc(batch.embeddings.reduce((sum, { rowsComputed }) => sum + rowsComputed, 0));
     for (const [outcome, embeddings] of tally(batch.embeddings, (embedding) => embedding.outcome))
@@ -112,15 +120,30 @@ export class StreamMetrics {
 
   #countEvents({ processed }: OutputBatch): void {
     let tokens = 0;
-    const kinds = tally(processed, ({ action, disposition }) => {
+    const kinds = processed.flatMap(({ action, disposition }) => {
       if (disposition === 'appended' || disposition === 'inserted') tokens += 1;
-      return `${disposition} ${this.#actions.has(action.action) ? action.action : 'other'}`;
+      return this.#kindsOf(action.action).map((kind) => `${disposition} ${kind}`);
     });
-    for (const [key, events] of kinds) {
+    for (const [key, events] of tally(kinds, (kind) => kind)) {
       const space = key.indexOf(' ');
       this.#i.events.inc({ disposition: key.slice(0, space), action: key.slice(space + 1) }, events);
     }
     this.#i.tokens.inc(tokens);
+  }
+
+  #countRequests({ requests = [], scores }: OutputBatch): void {
+    for (const [disposition, count] of tally(requests, (each) => each.disposition)) this.#i.requests.inc({ disposition }, count);
+    const answers = scores.filter(({ requestId }) => requestId !== undefined);
+    this.#i.candidates.inc(answers.reduce((sum, { candidates }) => sum + candidates.length, 0));
+    const leftOut = answers.flatMap((answer) => answer.leftOut ?? []);
+    for (const [reason, count] of tally(leftOut, (each) => each.reason)) this.#i.leftOut.inc({ reason }, count);
+  }
+
+  /** The label of an action; one of several kinds at once (`click+like`) counts as each of them. */
+  #kindsOf(action: string): readonly string[] {
+    if (this.#actions.has(action)) return [action];
+    const kinds = action.split('+');
+    return kinds.length > 1 && kinds.every((kind) => this.#actions.has(kind)) ? [...new Set(kinds)] : ['other'];
   }
 
   lag({ topic, partition }: TopicPartition, records: number): void {

@@ -11,7 +11,7 @@ const create = (processMetrics = false) =>
     version: '1.2.3',
     modelDigest: 'abc',
     delivery: 'exactly-once',
-    actions: ['rating'],
+    actions: ['rating', 'like'],
     maxInFlightBatches: 2,
     maxBufferedBytes: 4096,
     processMetrics,
@@ -80,6 +80,34 @@ const output: OutputBatch = {
   erased: ['v', 'w'],
 };
 
+const candidates = [
+  { entity: 'a', score: 1 },
+  { entity: 'b', score: 1 },
+];
+const refused = { position, code: 'ENTITY_UNKNOWN' as const, step: 'sequence', message: '', original: null };
+/** As of a batch of actions and one of requests at once. */
+const asked: OutputBatch = {
+  ...output,
+  processed: [processed('rating+like', 'appended'), processed('rating+x', 'appended')],
+  deadLetters: ['rating', 'rating', 'nonsense'].map((action) => ({ ...refused, action })),
+  scores: [
+    { userId: 'u', version: 1, candidates, lineage, computedAtMs: 0 },
+    {
+      userId: 'u',
+      version: 1,
+      requestId: 'r',
+      candidates,
+      leftOut: [{ entity: 'c', reason: 'denied' }],
+      lineage,
+      computedAtMs: 0,
+    },
+  ],
+  requests: (['answered', 'answered', 'cold-start', 'expired'] as const).map((disposition) => ({
+    request: { requestId: 'r', userId: 'u', entities: [], queryTimeMs: 0, position },
+    disposition,
+  })),
+};
+
 afterEach(() => void vi.useRealTimers());
 
 describe('metrics', () => {
@@ -110,6 +138,27 @@ describe('metrics', () => {
       hstu_scores_published_total: 2,
     };
     for (const [key, value] of Object.entries(expected)) expect([key, series.get(key)]).toEqual([key, expect.closeTo(value)]);
+  });
+
+  it('count requests, what was left out of their answers, and what was refused, by kind', async () => {
+    const metrics = create();
+    metrics.observeOutput(asked, 1_000_000);
+    const series = await read(metrics);
+    const expected = {
+      'hstu_candidate_requests_total{disposition="answered"}': 2,
+      'hstu_candidate_requests_total{disposition="cold-start"}': 1,
+      'hstu_candidate_requests_total{disposition="expired"}': 1,
+      hstu_candidates_answered_total: 2,
+      'hstu_candidates_left_out_total{reason="denied"}': 1,
+      hstu_scores_published_total: 2,
+      'hstu_rejected_actions_total{code="ENTITY_UNKNOWN",action="rating"}': 2,
+      'hstu_rejected_actions_total{code="ENTITY_UNKNOWN",action="other"}': 1,
+      'hstu_events_total{disposition="appended",action="rating"}': 1,
+      'hstu_events_total{disposition="appended",action="like"}': 1,
+      'hstu_events_total{disposition="appended",action="other"}': 1,
+      hstu_tokens_total: 2,
+    };
+    for (const [key, value] of Object.entries(expected)) expect([key, series.get(key)]).toEqual([key, value]);
   });
 
   it('tell lag, buffers, flight, commits and restores by partition, and end with the partition', async () => {
@@ -242,6 +291,7 @@ describe('metrics', () => {
     const metrics = create();
     const at = { topic: 't', partition: 3 };
     metrics.observeOutput(output, 1_000_000);
+    metrics.observeOutput(asked, 1_000_000);
     metrics.lag(at, 1);
     metrics.buffered(at, 1);
     metrics.inFlight(3, 1);
