@@ -5,9 +5,11 @@
  */
 
 import type { EncodeSegment } from '../../schemas/encoding.ts';
-import { DIGEST_PAGE } from '../../schemas/sequence-digest.ts';
+import { type CachedRows, commitRows, noRows, type Reuse, reusableRows, truncateRows } from './cached-rows.ts';
 import { Extent, type KvShape } from './extent.ts';
 import { PagePool, type PageRun } from './page-pool.ts';
+
+export type { Reuse };
 
 export interface KvCacheOptions {
   readonly shape: KvShape;
@@ -22,29 +24,13 @@ export interface KvCacheOptions {
 }
 
 /** One user's cached rows and what they were computed from. */
-export interface KvEntry {
+export interface KvEntry extends CachedRows {
   readonly userId: string;
-  modelDigest: string;
-  windowStart: number;
-  /** Final rows held. */
-  length: number;
   extent: Extent;
   /** Pages lent by the pool; undefined for rows held outside it for one encode. */
   run: PageRun | undefined;
-  /** The tokens the rows encode, `(length,)`, and the rolling digests over their full pages. */
-  entities: Int32Array;
-  timesS: Float64Array;
-  pageDigests: Uint32Array;
-  /** Event time that the last row took for its next event. */
-  nextTimeS: number;
   /** Not evicted while a batch works on it. */
   pinned: boolean;
-}
-
-/** How much of an entry is still true. */
-export interface Reuse {
-  readonly rows: number;
-  readonly because: 'cold' | 'model' | 'window' | 'diverged' | 'intact';
 }
 
 export class KvCache {
@@ -88,22 +74,9 @@ export class KvCache {
     return entry;
   }
 
-  /**
-   * How many leading rows of an entry hold for this window. Row `i` is valid iff tokens `0 … i` are the same and so is the
-   * time of token `i+1`. Compared page by page by rolling digest, and token by token within the page where they part.
-   */
+  /** How many leading rows of an entry hold for this window. */
   reuse(entry: KvEntry | undefined, segment: EncodeSegment): Reuse {
-    if (entry === undefined) return { rows: 0, because: 'cold' };
-    if (entry.modelDigest !== this.#options.modelDigest) return { rows: 0, because: 'model' };
-    if (entry.windowStart !== segment.windowStart) return { rows: 0, because: 'window' };
-    const limit = Math.min(entry.length, segment.entities.length);
-    let page = Math.floor(limit / DIGEST_PAGE);
-    while (page > 0 && !sameDigest(entry.pageDigests, segment.pageDigests, page - 1)) page--;
-    let same = page * DIGEST_PAGE;
-    while (same < limit && entry.entities[same] === segment.entities[same] && entry.timesS[same] === segment.timesS[same]) same++;
-    const next = same < entry.length ? entry.timesS[same] : entry.nextTimeS;
-    if (same > 0 && same < segment.entities.length && next !== segment.timesS[same]) same--;
-    return { rows: same, because: same === entry.length ? 'intact' : 'diverged' };
+    return reusableRows(entry, segment, this.#options.modelDigest);
   }
 
   /**
@@ -142,21 +115,12 @@ export class KvCache {
   truncate(entry: KvEntry, length: number): void {
     if (length >= entry.length) return;
     entry.extent.clear(length, entry.length);
-    entry.nextTimeS = entry.timesS[length]!;
-    entry.entities = entry.entities.slice(0, length);
-    entry.timesS = entry.timesS.slice(0, length);
-    entry.length = length;
+    truncateRows(entry, length);
   }
 
   /** Declares the rows up to `length` final, computed from this window's tokens. */
   commit(entry: KvEntry, segment: EncodeSegment, length: number): void {
-    entry.modelDigest = this.#options.modelDigest;
-    entry.windowStart = segment.windowStart;
-    entry.length = length;
-    entry.entities = segment.entities.subarray(0, length);
-    entry.timesS = segment.timesS.subarray(0, length);
-    entry.pageDigests = segment.pageDigests;
-    entry.nextTimeS = segment.timesS[length] ?? Number.NaN;
+    commitRows(entry, segment, length, this.#options.modelDigest);
   }
 
   /** Drops a user's rows. Returns whether there were any. */
@@ -203,9 +167,6 @@ export class KvCache {
 
 const rowFloats = ({ layers, heads, dqk, dv }: KvShape): number => layers * heads * (dqk + dv);
 
-const sameDigest = (a: Uint32Array, b: Uint32Array, page: number): boolean =>
-  a[2 * page] === b[2 * page] && a[2 * page + 1] === b[2 * page + 1];
-
 function nextUnpinned(entries: Iterator<KvEntry>, keep: KvEntry | undefined): KvEntry | undefined {
   for (let step = entries.next(); step.done !== true; step = entries.next())
     if (!step.value.pinned && step.value !== keep) return step.value;
@@ -213,16 +174,10 @@ function nextUnpinned(entries: Iterator<KvEntry>, keep: KvEntry | undefined): Kv
 }
 
 const emptyEntry = (userId: string, modelDigest: string, extent: Extent, run: PageRun | undefined): KvEntry => ({
+  ...noRows(modelDigest),
   userId,
-  modelDigest,
-  windowStart: -1,
-  length: 0,
   extent,
   run,
-  entities: new Int32Array(0),
-  timesS: new Float64Array(0),
-  pageDigests: new Uint32Array(0),
-  nextTimeS: Number.NaN,
   pinned: false,
 });
 
