@@ -61,6 +61,15 @@ export class HstuEncoder {
   }
 
   /**
+   * The same answers for a backfill, whose users come once: no cache, one pass a window, many users together.
+   *
+   * @throws PipelineError as `encode`; `ENCODER_FAILED` for a bundle that only a full encode serves
+   */
+  encodeInBulk(requests: readonly EncodeRequest[]): Promise<readonly EncodeResult[]> {
+    return this.#byUser('encodeInBulk', requests);
+  }
+
+  /**
    * Judges candidates against their users' windows with the bundle's task heads, one result a request, in request order. The
    * windows go through the users' KV caches as in `encode`; nothing of a candidate is stored.
    *
@@ -135,7 +144,7 @@ export class HstuEncoder {
   }
 }
 
-type ByUser = 'encode' | 'scoreCandidates';
+type ByUser = 'encode' | 'encodeInBulk' | 'scoreCandidates';
 
 /** FNV-1a over the UTF-16 code units (Fowler, Noll and Vo; public domain). */
 function shardOf(userId: string, shards: number): number {

@@ -31,6 +31,8 @@ async function carryOut(message: ToWorker) {
   switch (message.call) {
     case 'encode':
       return engine.encode(message.request);
+    case 'encodeInBulk':
+      return engine.encodeInBulk(message.request);
     case 'score':
       return engine.score(message.request);
     case 'scoreCandidates':

@@ -9,14 +9,16 @@ import type {
   EncodedSegment,
   EncodeRequest,
   EncodeResult,
+  EncodeSegment,
   ScoreRequest,
   ScoreResult,
 } from '../../schemas/encoding.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import type { Bundle } from '../hstu/bundle.ts';
 import { KvCache, type KvCacheOptions } from '../kv-cache/kv-cache.ts';
+import { BulkEncoder } from './compute/bulk-encoder.ts';
 import { CandidateScorer } from './compute/candidate-scorer.ts';
-import { checkCandidateRequest, checkEncodeRequest, checkServesRetrieval } from './compute/check-request.ts';
+import { checkBulk, checkCandidateRequest, checkEncodeRequest, checkServesRetrieval } from './compute/check-request.ts';
 import type { Job } from './compute/encode-job.ts';
 import { HistoryEncoder } from './compute/history-encoder.ts';
 import { Scorer } from './compute/scorer.ts';
@@ -48,6 +50,7 @@ export class EncoderEngine {
   readonly #cache: KvCache;
   readonly #sessions: Sessions;
   readonly #histories: HistoryEncoder;
+  readonly #bulk: BulkEncoder;
   readonly #scorer: Scorer;
   readonly #candidates: CandidateScorer;
 
@@ -68,6 +71,7 @@ export class EncoderEngine {
     });
     this.#sessions = new Sessions(bundle);
     this.#histories = new HistoryEncoder(bundle, this.#cache, this.#sessions, prefillRows);
+    this.#bulk = new BulkEncoder(bundle, this.#sessions);
     this.#scorer = new Scorer(bundle, this.#sessions);
     this.#candidates = new CandidateScorer(bundle, this.#sessions, candidateRows);
   }
@@ -93,6 +97,39 @@ export class EncoderEngine {
       const jobs = round.map(({ userId, segment }) => this.#histories.prepare(userId, segment));
       await this.#withJobs(jobs, `encoding of ${jobs.length} segment(s)`, () => this.#histories.compute(jobs));
       for (const [i, { request, at }] of round.entries()) results[request]!.segments[at] = this.#histories.finish(jobs[i]!);
+    }
+    return results;
+  }
+
+  /**
+   * The same answers for users that will not be met again: windows are encoded whole, many users together, and nothing is left
+   * in the cache. Only where late events give one window several segments does the cache carry rows from one to the next.
+   *
+   * @throws PipelineError `ENCODER_FAILED` for a bundle whose rows change with later events: it must be stepped
+   */
+  async encodeInBulk(requests: readonly EncodeRequest[]): Promise<EncodeResult[]> {
+    checkBulk(this.#bundle.config);
+    for (const request of requests) checkEncodeRequest(request, this.#bundle.config);
+    const results = requests.map(({ userId, segments }) => ({ userId, segments: new Array<EncodedSegment>(segments.length) }));
+    const alone: { readonly segment: EncodeSegment; readonly request: number; readonly at: number }[] = [];
+    const chains: { readonly chain: EncodeRequest; readonly request: number; readonly at: number }[] = [];
+    for (const [request, { userId, segments }] of requests.entries())
+      for (const { at, segments: ofWindow } of byWindow(segments)) {
+        const [first] = ofWindow;
+        if (ofWindow.length === 1 && this.#bulk.takes(first!.entities.length)) alone.push({ segment: first!, request, at });
+        else chains.push({ chain: { userId: `${at}/${userId}`, segments: ofWindow }, request, at });
+      }
+    const rows = await this.#bulk.encode(alone.map(({ segment }) => segment)).catch((cause: unknown) => {
+      throw new PipelineError('ENCODER_FAILED', `bulk encoding of ${alone.length} windows failed: ${messageOf(cause)}`, {
+        cause,
+      });
+    });
+    for (const [i, { segment, request, at }] of alone.entries())
+      results[request]!.segments[at] = { rows: rows[i]!, rowsComputed: segment.entities.length, outcome: 'uncached' };
+    const encoded = await this.encode(chains.map(({ chain }) => chain));
+    for (const [i, { request, at, chain }] of chains.entries()) {
+      for (const [k, segment] of encoded[i]!.segments.entries()) results[request]!.segments[at + k] = segment;
+      this.#cache.free(chain.userId);
     }
     return results;
   }
@@ -176,4 +213,15 @@ function oneOfEachUser<T extends { readonly userId: string }>(asked: readonly T[
     depth.set(one.userId, round + 1);
   }
   return rounds;
+}
+
+/** Runs of segments whose windows begin at the same token, and where each begins: only within one can a row serve twice. */
+function byWindow(segments: readonly EncodeSegment[]): { readonly at: number; readonly segments: EncodeSegment[] }[] {
+  const runs: { readonly at: number; readonly segments: EncodeSegment[] }[] = [];
+  for (const [at, segment] of segments.entries()) {
+    const run = runs.at(-1);
+    if (run !== undefined && run.segments[0]!.windowStart === segment.windowStart) run.segments.push(segment);
+    else runs.push({ at, segments: [segment] });
+  }
+  return runs;
 }

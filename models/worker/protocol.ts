@@ -20,6 +20,7 @@ export interface WorkerStart {
 /** A call and what it answers with. */
 export interface Calls {
   encode: { readonly request: readonly EncodeRequest[]; readonly response: readonly EncodeResult[] };
+  encodeInBulk: { readonly request: readonly EncodeRequest[]; readonly response: readonly EncodeResult[] };
   score: { readonly request: readonly ScoreRequest[]; readonly response: readonly ScoreResult[] };
   scoreCandidates: { readonly request: readonly CandidateRequest[]; readonly response: readonly CandidateResult[] };
   forget: { readonly request: string; readonly response: boolean };

@@ -57,7 +57,7 @@ export function fullCandidateGraph(bundle: Bundle): Uint8Array {
 function judgingGraph(g: GraphBuilder, bundle: Bundle, attention: Attention): Uint8Array {
   const { config } = bundle;
   const D = config.dimension;
-  const y = outputNorm(g, config, stack(g, bundle, g.input('x', 'float32', [1, 'T', D]), attention));
+  const y = outputNorm(g, config, encoderStack(g, bundle, g.input('x', 'float32', [1, 'T', D]), attention));
   const { probabilities, combined } = taskHeads(g, bundle, y);
   g.output('y', y, 'float32', [1, 'T', D]);
   g.output('probabilities', probabilities, 'float32', [1, 'T', config.ranking!.tasks.length]);
@@ -68,7 +68,7 @@ function judgingGraph(g: GraphBuilder, bundle: Bundle, attention: Attention): Ui
 function encoderGraph(g: GraphBuilder, bundle: Bundle, B: number | string, attention: Attention): Uint8Array {
   const { config } = bundle;
   const { dimension: D, heads: H, dqk, dv } = config;
-  const x = stack(g, bundle, g.input('x', 'float32', [B, 'T', D]), attention, ({ k, v }, l) => {
+  const x = encoderStack(g, bundle, g.input('x', 'float32', [B, 'T', D]), attention, ({ k, v }, l) => {
     g.output(`k.${l}`, k, 'float32', [B, 'T', H * dqk]);
     g.output(`v.${l}`, v, 'float32', [B, 'T', H * dv]);
   });
@@ -76,7 +76,8 @@ function encoderGraph(g: GraphBuilder, bundle: Bundle, B: number | string, atten
   return g.build();
 }
 
-function stack(
+/** The layers over the rows `x (B,T,D)`; `after` sees what each has made. `(B,T,D)` */
+export function encoderStack(
   g: GraphBuilder,
   { config, tensors }: Bundle,
   x: Value,

@@ -3,6 +3,7 @@ import { type BundleConfig, entityRows, servesRetrieval } from '../../../schemas
 import type { CandidateRequest, EncodeRequest, EncodeSegment } from '../../../schemas/encoding.ts';
 import { PipelineError } from '../../../schemas/errors.ts';
 import { DIGEST_PAGE } from '../../../schemas/sequence-digest.ts';
+import { judgeCacheability } from '../../hstu/cacheability.ts';
 import { TokenCode } from '../../hstu/token-code.ts';
 
 /** @throws PipelineError `ENCODER_FAILED` that names the user and what is wrong with the window */
@@ -36,6 +37,13 @@ export function checkCandidateRequest({ userId, segment, candidates }: Candidate
 export function checkServesRetrieval(config: BundleConfig): void {
   if (!servesRetrieval(config))
     throw new PipelineError('ENCODER_FAILED', `bundle ${config.name} only ranks candidates: its config has retrieval false`);
+}
+
+/** @throws PipelineError `ENCODER_FAILED` for a bundle of which one pass does not give the rows as of every event */
+export function checkBulk(config: BundleConfig): void {
+  const { verdict, reasons } = judgeCacheability(config);
+  if (verdict === 're-encode')
+    throw new PipelineError('ENCODER_FAILED', `bundle ${config.name} cannot be encoded in bulk: ${reasons.join('; ')}`);
 }
 
 function refuse(userId: string, problem: string | undefined): void {

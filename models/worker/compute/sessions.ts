@@ -1,6 +1,7 @@
 /** The runtime sessions of one bundle on one thread, created when first needed. */
 import { InferenceSession } from 'onnxruntime-node';
 import type { Bundle } from '../../hstu/bundle.ts';
+import { bulkGraph } from '../../hstu/graph/bulk-graph.ts';
 import { candidateGraph, fullCandidateGraph, prefillGraph, stepGraph } from '../../hstu/graph/graphs.ts';
 import { scoreGraph } from '../../hstu/graph/retrieval-graph.ts';
 
@@ -25,6 +26,10 @@ export class Sessions {
   /** @param users one of `STEP_USERS` */
   step(users: number, rowwise: boolean): Promise<InferenceSession> {
     return this.#session(`step-${users}-${rowwise}`, () => stepGraph(this.#bundle, users, rowwise));
+  }
+
+  bulk(chunks: number, blank: number): Promise<InferenceSession> {
+    return this.#session(`bulk-${chunks}-${blank}`, () => bulkGraph(this.#bundle, chunks, blank));
   }
 
   score(): Promise<InferenceSession> {

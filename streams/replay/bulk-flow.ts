@@ -1,0 +1,143 @@
+/** What flows in a backfill, in one sentence: histories → sequence → shape → encode in bulk → rank → outputs → publish → commit. */
+import { concatMap, map, type OperatorFunction, of, pipe } from 'rxjs';
+import {
+  assemble,
+  type Committer,
+  type Encoder,
+  encode,
+  orderedCommit,
+  type Publisher,
+  publish,
+  type Scorer,
+  score,
+  sequence,
+  type Tokenizer,
+} from '../../operators/index.ts';
+import type { PositionedAction } from '../../schemas/action.ts';
+import type { EncodedUnit, OutputBatch, ScoredBatch, ScoredUnit } from '../../schemas/batch.ts';
+import type { BundleConfig } from '../../schemas/bundle-config.ts';
+import type { Config } from '../../schemas/config.ts';
+import type { ScoreResult } from '../../schemas/encoding.ts';
+import type { UserEmbedding } from '../../schemas/output.ts';
+import { Histories } from './histories.ts';
+import { type AsOfPoint, type HistoryBatch, type ShapedUpdate, shapeUpdates } from './shape-updates.ts';
+
+/** Encodes windows that are met once. */
+export interface BulkEncoder {
+  encodeInBulk: Encoder['encode'];
+}
+
+/** The model, as the steps need it. */
+export interface BulkModel {
+  readonly digest: string;
+  readonly window: BundleConfig['window'];
+  readonly tokenizer: Tokenizer & { entityOf(row: number): string };
+}
+
+export interface BulkParts {
+  readonly settings: Pick<Config, 'sequence' | 'scores'>;
+  readonly model: BulkModel;
+  readonly encoder: BulkEncoder & Scorer;
+  /** One embedding an event, as of just before it; else only that of the end of each history. */
+  readonly everyEvent: boolean;
+  /** Rank each event, and list the best entities at the end of each history. */
+  readonly ranks: boolean;
+  /** The moment that the end of a history is asked about, ms. @default its newest event's */
+  readonly asOfMs?: number | undefined;
+  /** Batches in the encoder at once. */
+  readonly maxInFlight: number;
+  readonly publisher: Publisher;
+  readonly committer: Committer;
+  /** Clock, ms since the epoch. */
+  readonly now: () => number;
+}
+
+/** A batch of histories, decoded. */
+export interface DecodedHistories {
+  readonly source: HistoryBatch;
+  readonly actions: readonly PositionedAction[];
+}
+
+/**
+ * Batches in their order; each comes out when all it gives is published and its position committed. An update's segments go to
+ * the encoder together, and those of a whole batch in one call, so that it can batch users by length.
+ */
+export function bulkFlow(parts: BulkParts): OperatorFunction<DecodedHistories, OutputBatch> {
+  const { settings, model, encoder, everyEvent, ranks, asOfMs, maxInFlight, publisher, committer, now } = parts;
+  const { tokenizer, window } = model;
+  const histories = new Histories();
+  const shape = shapeUpdates({ histories, everyEvent, ranks, asOfMs });
+  const ranked = ranks ? score({ scorer: encoder, ...settings.scores, maxInFlight }) : map(unscored);
+  return pipe(
+    map(({ source, actions }: DecodedHistories) => ({ source, actions, deadLetters: [] })),
+    sequence({ tokenizer, window, ...settings.sequence, publish: 'every-batch', store: histories }),
+    map((batch) => {
+      const shaped = shape(batch);
+      if (shaped.updates.length === 0) return [{ batch: shaped, update: null }];
+      return shaped.updates.map((update) => ({ batch: shaped, update }));
+    }),
+    encode({ encoder: { encode: (requests) => encoder.encodeInBulk(requests) }, maxInFlight }),
+    ranked,
+    map(gathered),
+    withPoints(model, now),
+    publish({ publisher, maxInFlight: 64 }),
+    orderedCommit({ committer }),
+  );
+}
+
+const NO_SCORES: ScoreResult = { ranks: new Int32Array(0), topEntities: new Int32Array(0), topScores: new Float32Array(0) };
+
+const unscored = (units: readonly EncodedUnit[]): readonly ScoredUnit[] =>
+  units.map(({ batch, update }) => ({
+    batch,
+    update: update === null ? null : { ...update, scores: update.segments.map(() => NO_SCORES) },
+  }));
+
+const gathered = (units: readonly ScoredUnit[]): ScoredBatch => ({
+  batch: units[0]!.batch,
+  updates: units.flatMap(({ update }) => (update === null ? [] : [update])),
+});
+
+/** Assembles a batch's outputs, the embeddings as of its events before those of its histories' ends. */
+function withPoints(model: BulkModel, now: () => number): OperatorFunction<ScoredBatch, OutputBatch> {
+  const assembled = assemble({ modelDigest: model.digest, entityOf: (row) => model.tokenizer.entityOf(row), now });
+  return concatMap((batch) =>
+    of(batch).pipe(
+      assembled,
+      map((output) => ({ ...output, embeddings: [...pointEmbeddings(batch, model.digest, now()), ...output.embeddings] })),
+    ),
+  );
+}
+
+function pointEmbeddings({ batch, updates }: ScoredBatch, modelDigest: string, computedAtMs: number): UserEmbedding[] {
+  const embeddings: UserEmbedding[] = [];
+  for (const { update, segments } of updates) {
+    const { points, request } = update as ShapedUpdate;
+    let paid = -1;
+    for (const point of points) {
+      const { rows, rowsComputed, outcome } = segments[point.segment]!;
+      const { entities, from } = request.segments[point.segment]!;
+      const D = rows.length / (entities.length - from);
+      embeddings.push({
+        userId: update.userId,
+        embedding: rows.slice(point.row * D, (point.row + 1) * D),
+        ...stateOf(point, modelDigest),
+        computedAtMs,
+        latencyMs: computedAtMs - batch.source.readAtMs,
+        // A segment's rows are paid for by the first that is wanted of it.
+        rowsComputed: point.segment === paid ? 0 : rowsComputed,
+        outcome,
+      });
+      paid = point.segment;
+    }
+  }
+  return embeddings;
+}
+
+const stateOf = (point: AsOfPoint, modelDigest: string) => ({
+  version: point.version,
+  sequenceLength: point.sequenceLength,
+  lastEventTimeMs: point.lastEventTimeMs,
+  queryTimeMs: point.queryTimeMs,
+  lineage: { ...point.position, sequenceDigest: point.sequenceDigest, modelDigest },
+});
