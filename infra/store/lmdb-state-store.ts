@@ -86,25 +86,17 @@ const isDamage = (error: unknown): boolean =>
 /** Made by `openStateStore`. Every write is one transaction: all of it is read afterwards, or nothing. */
 export class LmdbStateStore implements StateReader {
   readonly #path: string;
+  readonly #mapSizeBytes: number;
   readonly #owner: OwnedFolder;
-  readonly #database: RootDatabase<Uint8Array, Uint8Array>;
+  #database: RootDatabase<Uint8Array, Uint8Array>;
   #meta: StateStoreMeta | undefined;
 
   /** @throws PipelineError `STATE_CORRUPTED` for records without a meta that can be read */
   constructor(path: string, mapSizeBytes: number, owner: OwnedFolder) {
     this.#path = path;
+    this.#mapSizeBytes = mapSizeBytes;
     this.#owner = owner;
-    // This process alone has the folder, so nobody else uses LMDB's lock; a damaged one would be in the way.
-    rmSync(join(path, LOCK_FILE), { force: true });
-    this.#database = open<Uint8Array, Uint8Array>({
-      path,
-      mapSize: mapSizeBytes,
-      encoding: 'binary',
-      keyEncoding: 'binary',
-      noMemInit: true,
-      noSync: true,
-      overlappingSync: false,
-    });
+    this.#database = openDatabase(path, mapSizeBytes);
     try {
       const bytes = this.get(META_KEY);
       if (bytes !== undefined) this.#meta = decodeMeta(bytes);
@@ -161,26 +153,28 @@ export class LmdbStateStore implements StateReader {
     this.#meta = meta;
   }
 
-  /** Removes all records and the meta. */
+  /** Removes all records and the meta, with their file: LMDB would read the pages to free them, and they may be damaged. */
   async clear(): Promise<void> {
     try {
-      this.#database.clearSync();
+      await this.#database.close();
+      removeFiles(this.#path);
+      mkdirSync(this.#path, { recursive: true });
+      this.#database = openDatabase(this.#path, this.#mapSizeBytes);
     } catch (error) {
       throw this.#failed('cannot be cleared', error);
     }
     this.#meta = undefined;
   }
 
-  /** Forces everything to the disk and lets go of the folder. */
+  /** Forces everything to the disk and lets go of the folder. Of a folder that somebody has removed, nothing is left to force. */
   async close(): Promise<void> {
-    await this.#database.close();
-    const file = openSync(join(this.#path, DATA_FILE), 'r+');
     try {
-      fsyncSync(file);
+      await this.#database.close();
+      const path = join(this.#path, DATA_FILE);
+      if (existsSync(path)) forceToDisk(path);
     } finally {
-      closeSync(file);
+      this.#owner.release();
     }
-    this.#owner.release();
   }
 
   /** Closes, and removes the folder. */
@@ -198,6 +192,29 @@ export class LmdbStateStore implements StateReader {
 
   #corrupted(what: string, cause?: unknown): PipelineError {
     return new PipelineError('STATE_CORRUPTED', `state folder ${this.#path} ${what}`, { cause });
+  }
+}
+
+function openDatabase(path: string, mapSize: number): RootDatabase<Uint8Array, Uint8Array> {
+  // This process alone has the folder, so nobody else uses LMDB's lock; a damaged one would be in the way.
+  rmSync(join(path, LOCK_FILE), { force: true });
+  return open<Uint8Array, Uint8Array>({
+    path,
+    mapSize,
+    encoding: 'binary',
+    keyEncoding: 'binary',
+    noMemInit: true,
+    noSync: true,
+    overlappingSync: false,
+  });
+}
+
+function forceToDisk(path: string): void {
+  const file = openSync(path, 'r+');
+  try {
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
   }
 }
 

@@ -287,4 +287,41 @@ describe('a damaged file', () => {
     writeFileSync(dataFile(), bytes);
     expect(await reopened()).toMatch(/position/);
   });
+
+  it('is emptied whatever its pages hold', async () => {
+    const { store } = await openStateStore({ path });
+    const changes = Array.from({ length: 2_000 }, (_, i) => ({
+      key: key(i),
+      value: i % 50 === 0 ? Buffer.alloc(9_000) : bytesOf(i),
+    }));
+    await store.write(changes, { changelogOffset: 1 });
+    await store.close();
+    // Leaves of the tree say what they never held: LMDB would follow them for ever.
+    const bytes = readFileSync(dataFile());
+    const leaves: number[] = [];
+    for (let at = 2 * 4096; at < bytes.length; at += 4096) if (bytes.readUInt16LE(at + 18) === 2) leaves.push(at);
+    for (const at of leaves.slice(50, 100)) {
+      bytes.writeUInt16LE(200, at + 20);
+      bytes.fill(5, at + 24, at + 4096);
+    }
+    writeFileSync(dataFile(), bytes);
+    const damaged = (await openStateStore({ path })).store;
+    await damaged.clear();
+    expect([damaged.count, damaged.meta(), damaged.get(key(1))]).toEqual([0, undefined, undefined]);
+    await damaged.write([{ key: key(1), value: bytesOf(1) }], { changelogOffset: 2 });
+    await damaged.close();
+    const again = await openStateStore({ path });
+    expect([again.rebuilt, again.store.get(key(1)), again.store.meta()]).toEqual([undefined, bytesOf(1), { changelogOffset: 2 }]);
+    await again.store.close();
+  });
+
+  it('lets go of a folder that was removed under it', async () => {
+    const { store } = await openStateStore({ path });
+    await store.write([{ key: key(1), value: bytesOf(1) }], { changelogOffset: 1 });
+    rmSync(path, { recursive: true });
+    await store.close();
+    const again = await openStateStore({ path });
+    expect(again.store.meta()).toBeUndefined();
+    await again.store.close();
+  });
 });
