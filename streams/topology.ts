@@ -67,6 +67,7 @@ export function topology(config: Config): readonly Step[] {
       bounds: `top ${scores.topK}${scores.seenFilter ? ' unseen' : ''}`,
       file: 'operators/score.ts',
     },
+    ...ends.answer,
     {
       id: 'gather',
       input: 'ScoredUnit[]',
@@ -93,6 +94,8 @@ interface Ends {
   readonly source: Step;
   readonly publish: Step;
   readonly commit: Step;
+  /** Where requests for candidates are answered, if there are any. */
+  readonly answer: readonly Step[];
   /** What bounds the state beside what bounds it everywhere. */
   readonly state: string;
 }
@@ -124,6 +127,7 @@ function replayEnds({ source, clickhouse }: Config): Ends {
       bounds: inFlight,
       file: 'operators/ordered-commit.ts',
     },
+    answer: [],
     state: '',
   };
 }
@@ -157,6 +161,16 @@ function liveEnds(kafka: KafkaConfig, hotUsers: number): Ends {
       bounds: 'one a partition at a time',
       file: 'streams/live/partition-task.ts',
     },
+    answer: [
+      {
+        id: 'answer',
+        input: 'ScoredUnit[]',
+        output: 'ScoredUnit[]',
+        does: 'answers requests for candidates, each partition in order',
+        bounds: '512 candidates a call, one call at a time a batch',
+        file: 'operators/answer.ts',
+      },
+    ],
     state: `, ${hotUsers} users in memory`,
   };
 }

@@ -3,12 +3,13 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { Kafka } from 'kafkajs';
+import type { Kafka, Producer } from 'kafkajs';
 import { stringify } from 'yaml';
-import { ActionProducer } from '../../infra/kafka/action-producer.ts';
+import { ActionProducer, partitionOf } from '../../infra/kafka/action-producer.ts';
 import type { LocalKafka } from '../../infra/kafka/broker/local-kafka.ts';
 import { kafkaClient } from '../../infra/kafka/kafka-client.ts';
 import { PartitionFetcher } from '../../infra/kafka/partition-fetcher.ts';
+import { statedPartition } from '../../infra/kafka/partition-producer.ts';
 import { changelogOf, createTopics } from '../../infra/kafka/topics.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
 import { Tokenizer } from '../../models/hstu/tokenizer.ts';
@@ -18,6 +19,7 @@ import { loadSequence } from '../../operators/state-pages.ts';
 import type { SourceRecord, UserAction } from '../../schemas/action.ts';
 import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import type { RecordTypes } from '../../schemas/avro/record-shapes.ts';
+import type { CandidateRequest } from '../../schemas/avro/requests.ts';
 import type { RecordName } from '../../schemas/avro/schemas.ts';
 import { parseConfig } from '../../schemas/config.ts';
 import { Fault } from '../../schemas/record-fields.ts';
@@ -51,6 +53,7 @@ export class LiveWorld {
   readonly #instances: Instance[] = [];
   readonly #codec = new AvroCodec();
   #producer: ActionProducer | undefined;
+  #requester: Producer | undefined;
 
   static async create(options: LiveWorldOptions): Promise<LiveWorld> {
     const world = new LiveWorld(options);
@@ -95,6 +98,18 @@ export class LiveWorld {
 
   async produce(actions: readonly UserAction[], batch = 500): Promise<void> {
     for (let i = 0; i < actions.length; i += batch) await this.#producer!.send(actions.slice(i, i + batch));
+  }
+
+  /** Asks for candidates, each user's requests in the partition of the user's actions. */
+  async request(requests: readonly CandidateRequest[]): Promise<void> {
+    const { topics, partitions } = this.config.kafka;
+    this.#requester ??= await openRequester(this.kafka);
+    const messages = requests.map((request) => ({
+      key: request.userId,
+      value: this.#codec.encode('CandidateRequest', request),
+      partition: partitionOf(request.userId, partitions),
+    }));
+    await this.#requester.send({ topic: topics.candidateRequests, acks: -1, messages });
   }
 
   /** Starts an instance as a process. `name` is its state folder: the same name later finds the state again. */
@@ -143,12 +158,11 @@ export class LiveWorld {
     });
   }
 
-  /** Records committed as consumed, all partitions of the input together. */
-  async consumed(): Promise<number> {
+  /** Records committed as consumed, all partitions of an input topic together. */
+  async consumed(topic = this.config.kafka.topics.userActions): Promise<number> {
     const admin = this.kafka.admin();
     await admin.connect();
     try {
-      const topic = this.config.kafka.topics.userActions;
       const [answer] = await admin.fetchOffsets({ groupId: this.config.kafka.applicationId, topics: [topic] });
       return answer!.partitions.reduce((sum, { offset }) => sum + Math.max(0, Number(offset)), 0);
     } finally {
@@ -157,10 +171,10 @@ export class LiveWorld {
   }
 
   /** Waits until that many records are committed as consumed. */
-  async untilConsumed(records: number, timeoutMs = 60_000): Promise<void> {
+  async untilConsumed(records: number, timeoutMs = 60_000, topic?: string): Promise<void> {
     const began = performance.now();
     for (;;) {
-      const consumed = await this.consumed();
+      const consumed = await this.consumed(topic);
       if (consumed >= records) return;
       for (const instance of this.#instances) instance.throwIfFailed();
       if (performance.now() - began > timeoutMs)
@@ -249,6 +263,7 @@ export class LiveWorld {
   async close(): Promise<void> {
     await Promise.all(this.#instances.map((instance) => instance.kill()));
     await this.#producer?.close();
+    await this.#requester?.disconnect();
     await rm(this.folder, { recursive: true, force: true });
   }
 
@@ -265,6 +280,12 @@ export class LiveWorld {
     }
     return users;
   }
+}
+
+async function openRequester(kafka: Kafka): Promise<Producer> {
+  const producer = kafka.producer({ idempotent: true, maxInFlightRequests: 1, createPartitioner: statedPartition });
+  await producer.connect();
+  return producer;
 }
 
 /** An instance of `hstu-streams run` in a process of its own. */
