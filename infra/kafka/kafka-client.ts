@@ -5,7 +5,7 @@ import { Kafka, type KafkaConfig as KafkaJsConfig, type logCreator, logLevel, ty
 import type { KafkaConfig } from '../../schemas/config.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import { registerCodecs } from './compression.ts';
-import { kafkaError } from './kafka-errors.ts';
+import { isCutOffInTls, kafkaError } from './kafka-errors.ts';
 import { patchJoin } from './kafkajs-internals.ts';
 
 /** How kafkajs tries again where nothing else is said: about 12 s in all. */
@@ -55,6 +55,8 @@ export async function requireLogin(config: KafkaConfig): Promise<void> {
   } catch (thrown) {
     const error = kafkaError(thrown, `connecting to ${config.brokers.join(', ')}`);
     if (error.code === 'KAFKA_AUTHENTICATION') throw error;
+    // At the very start it is the port of another protocol, rather than a broker that stops.
+    if (isCutOffInTls(error.message)) throw new PipelineError('KAFKA_AUTHENTICATION', error.message, { cause: thrown });
   } finally {
     await admin.disconnect().catch(() => undefined);
   }

@@ -13,8 +13,11 @@ interface KafkaFault {
 const FENCED = new Set(['INVALID_PRODUCER_EPOCH', 'PRODUCER_FENCED', 'INVALID_PRODUCER_ID_MAPPING', 'INVALID_TXN_STATE']);
 const DENIED = /AUTHORIZATION_FAILED$/;
 /** What Node's TLS says of a certificate; see its `tls` documentation, "X509 certificate error codes". */
-const CERTIFICATE =
-  /CERT_|SELF_SIGNED|UNABLE_TO_(GET_ISSUER|VERIFY)|ERR_TLS|certificate|SSL routines|wrong version number|Client network socket disconnected before secure TLS/i;
+const CERTIFICATE = /CERT_|SELF_SIGNED|UNABLE_TO_(GET_ISSUER|VERIFY)|ERR_TLS|certificate|SSL routines|wrong version number/i;
+/** How Node tells that the other side closed while TLS was being agreed on: a broker that stops, or one that does not speak TLS. */
+const CUT_OFF_IN_TLS = /socket disconnected before secure TLS/;
+/** kafkajs makes every fault during a login one of the login; a connection that ended is none. */
+const CUT_OFF_IN_LOGIN = /closed connection|connection (closed|error|timeout)|not connected|timed out/i;
 
 /**
  * The error of ours for what a call to Kafka threw.
@@ -30,10 +33,14 @@ export function kafkaError(thrown: unknown, what: string): PipelineError {
   const error = (code: PipelineError['code'], hint = '') => new PipelineError(code, `${text}${hint}`, { cause: thrown });
   const some = (test: (fault: KafkaFault) => boolean) => faults.some(test);
 
-  if (some(({ name, type }) => name === 'KafkaJSSASLAuthenticationError' || type === 'SASL_AUTHENTICATION_FAILED'))
+  const login = faults.filter(({ name }) => name === 'KafkaJSSASLAuthenticationError');
+  if (login.some(({ message }) => CUT_OFF_IN_LOGIN.test(message))) return error('KAFKA_UNAVAILABLE', ' (during the login)');
+  if (login.length > 0 || some(({ type }) => type === 'SASL_AUTHENTICATION_FAILED'))
     return error('KAFKA_AUTHENTICATION', ' (check kafka.sasl: mechanism, username, password)');
   if (some(({ code, message }) => CERTIFICATE.test(code ?? '') || CERTIFICATE.test(message)))
     return error('KAFKA_AUTHENTICATION', ' (check kafka.ssl: caFile, serverName, and how long the certificates are valid)');
+  if (isCutOffInTls(text))
+    return error('KAFKA_UNAVAILABLE', ' (the broker closed: it stops, or does not speak TLS there; check kafka.ssl)');
   const denied = faults.find(({ type }) => type !== undefined && DENIED.test(type));
   if (denied !== undefined) return error('KAFKA_AUTHORIZATION', ` (grant the user of kafka.sasl the ACL: ${denied.type})`);
   if (some(({ type }) => type !== undefined && FENCED.has(type))) return error('PRODUCER_FENCED');
@@ -41,6 +48,9 @@ export function kafkaError(thrown: unknown, what: string): PipelineError {
     return error('KAFKA_UNAVAILABLE', ' (check kafka.brokers; `hstu-streams up` starts one on this machine)');
   return error('KAFKA_FAILED');
 }
+
+/** Whether the other side closed while TLS was being agreed on. */
+export const isCutOffInTls = (text: string): boolean => CUT_OFF_IN_TLS.test(text);
 
 /** The fault, what it wraps, and so on inwards. */
 function causesOf(thrown: unknown): KafkaFault[] {

@@ -48,6 +48,8 @@ export class LiveStream {
   /** What this instance owns; undefined while the group rebalances. */
   #assignment: readonly number[] | undefined;
   #lost: PipelineError | undefined;
+  /** Attempts to join again, in a row. */
+  #rejoins = 0;
   /** Of what all partitions share, and not met yet: what is open is to be opened anew. */
   #fault: PipelineError | undefined;
   /** Counts what the group has said, so that what is overtaken is not acted on. */
@@ -118,7 +120,10 @@ export class LiveStream {
     let faults = 0;
     let corruptions = 0;
     while (!this.#stopping) {
-      if (this.#lost !== undefined) await this.#rejoin();
+      if (this.#lost !== undefined) {
+        await this.#rejoin();
+        continue;
+      }
       if (this.#assignment === undefined) {
         await this.#woken();
         continue;
@@ -222,15 +227,24 @@ export class LiveStream {
     await this.#membership.join();
   }
 
-  /** After a fault that ended kafkajs' consumer: nothing is owned any more. */
+  /** After a fault that ended kafkajs' consumer: nothing is owned any more. Tried again until it helps, or cannot. */
   async #rejoin(): Promise<void> {
     const error = this.#lost!;
     if (!error.retriable) throw error;
     this.#lost = undefined;
     await this.#handOver([...this.#tasks.keys()]);
     await this.#membership?.leave();
-    this.#parts.observer.onRecovering?.(error, FIRST_DELAY_MS);
-    await this.#join();
+    const delayMs = Math.min(LAST_DELAY_MS, FIRST_DELAY_MS * 2 ** this.#rejoins++);
+    this.#parts.observer.onRecovering?.(error, delayMs);
+    await this.#wait(delayMs);
+    if (this.#stopping) return;
+    try {
+      await this.#join();
+      this.#rejoins = 0;
+    } catch (thrown) {
+      if (!(thrown instanceof PipelineError)) throw thrown;
+      this.#lost = thrown;
+    }
   }
 
   /** The last moment to commit: the group waits for this instance's join, which waits for this. */

@@ -1,6 +1,7 @@
 /** What the group and the operator say to an instance, at the worst moments. */
 import { describe, expect, it, vi } from 'vitest';
 import type { MembershipHandlers } from '../../infra/kafka/group-membership.ts';
+import { PipelineError } from '../../schemas/errors.ts';
 import { LiveStream, type LiveStreamParts } from '../../streams/live/live-stream.ts';
 import type { FlowOptions } from '../../streams/live.ts';
 
@@ -8,6 +9,9 @@ const world = vi.hoisted(() => ({
   group: undefined as unknown as MembershipHandlers,
   flowing: [] as number[],
   drained: Promise.resolve(),
+  /** What the next attempts to join end with. */
+  refusals: [] as Error[],
+  joins: 0,
   closing: Promise.resolve(),
 }));
 
@@ -16,7 +20,11 @@ vi.mock('../../infra/kafka/group-membership.ts', () => ({
     constructor(_kafka: unknown, _config: unknown, _topics: unknown, handlers: MembershipHandlers) {
       world.group = handlers;
     }
-    async join() {}
+    async join() {
+      const error = world.refusals.shift();
+      if (error !== undefined) throw error;
+      world.joins += 1;
+    }
     async leave() {}
   },
 }));
@@ -82,5 +90,21 @@ describe('live stream', () => {
     drained();
     await ended;
     expect(states).toEqual(['RESTORING', 'RUNNING', 'DRAINING', 'STOPPED']);
+  });
+
+  it('joins again until brokers that were away let it, and not where that cannot help', async () => {
+    const parts = { task: { config: { kafka: { drainTimeoutMs: 1_000 } }, topics: [] }, pipeline: {}, observer: {} };
+    const stream = new LiveStream(parts as unknown as LiveStreamParts);
+    world.joins = 0;
+    const ended = stream.run(new AbortController().signal);
+    await vi.waitFor(() => expect(world.joins).toBe(1));
+    const away = new PipelineError('KAFKA_UNAVAILABLE', 'no broker answers');
+    world.refusals.push(away, away);
+    world.group.onError(away);
+    await vi.waitFor(() => expect(world.joins).toBe(2), { timeout: 5_000 });
+    world.refusals.push(new PipelineError('KAFKA_AUTHORIZATION', 'no right to read'));
+    world.group.onError(away);
+    await expect(ended).rejects.toThrow('no right to read');
+    expect(stream.state).toBe('FAILED');
   });
 });
