@@ -3,6 +3,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { PipelineError } from '../../schemas/errors.ts';
 import type { ClickHouse } from './clickhouse.ts';
+import { boundValue } from './query-values.ts';
 
 export interface QueryParameter {
   readonly name: string;
@@ -19,6 +20,8 @@ export interface NamedQuery {
   readonly title: string;
   readonly parameters: readonly QueryParameter[];
   readonly sql: string;
+  /** Columns that say more as a curve, a row a point; `by`: a curve for each value of that column. */
+  readonly plot: { readonly columns: readonly string[]; readonly by: string | undefined } | undefined;
 }
 
 const FOLDER = new URL('./queries/', import.meta.url);
@@ -66,7 +69,9 @@ export function parseQuery(name: string, text: string): NamedQuery {
     const [, name, type, equals, fallback = ''] = match;
     return [{ name: name!, type: type!, default: equals === undefined ? undefined : fallback }];
   });
-  return { name, title, parameters, sql: text.trim() };
+  const plot = lines.flatMap((line) => /^-- plot (.+?)(?: by (\w+))?$/.exec(line.trimEnd()) ?? []);
+  const curves = plot[1] === undefined ? undefined : { columns: plot[1].split(' '), by: plot[2] };
+  return { name, title, parameters, sql: text.trim(), plot: curves };
 }
 
 function bindValues({ name, parameters }: NamedQuery, given: Readonly<Record<string, unknown>>): Record<string, unknown> {
@@ -81,35 +86,13 @@ function bindValues({ name, parameters }: NamedQuery, given: Readonly<Record<str
     parameters.map(({ name: key, type, default: fallback }) => {
       const value = given[key] ?? fallback;
       if (value === undefined) throw refuse(`needs '${key}'`);
-      const bound = typeof value === 'string' ? valueOfText(value, type) : value;
-      if (bound === undefined) throw refuse(`cannot read '${key}' from ${JSON.stringify(value)}`);
-      return [key, bound];
+      if (typeof value !== 'string') return [key, value];
+      const bound = boundValue(value, type);
+      if ('problem' in bound) throw refuse(`parameter '${key}' ${bound.problem}`);
+      return [key, bound.value];
     }),
   );
 }
 
 const describe = ({ name, type, default: fallback }: QueryParameter) =>
   `${name} ${type}${fallback === undefined ? '' : ` = ${fallback}`}`;
-
-/** Undefined where the text is no value of that type. */
-function valueOfText(text: string, type: string): unknown {
-  const element = /^Array\((.+)\)$/.exec(type)?.[1];
-  if (element === undefined) return /^(U?Int|Float)/.test(type) ? numberOf(text) : text;
-  const items = itemsOf(text);
-  const values = items?.map((item) => (typeof item === 'string' ? valueOfText(item, element) : item));
-  return values?.includes(undefined) ? undefined : values;
-}
-
-function numberOf(text: string): number | undefined {
-  const value = Number(text);
-  return text.trim() === '' || !Number.isFinite(value) ? undefined : value;
-}
-
-function itemsOf(text: string): unknown[] | undefined {
-  if (!text.trim().startsWith('[')) return text === '' ? [] : text.split(',');
-  try {
-    return JSON.parse(text) as unknown[];
-  } catch {
-    return undefined;
-  }
-}

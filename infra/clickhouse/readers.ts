@@ -42,9 +42,10 @@ export async function readProgress(clickhouse: ClickHouse, runId: string): Promi
   return row === undefined ? undefined : progressOf(row);
 }
 
-/** All runs, the one that moved last first. */
-export async function listRuns(clickhouse: ClickHouse): Promise<RunProgress[]> {
-  return (await clickhouse.rows<ProgressRow>(`${PROGRESS} ORDER BY updated_at DESC, run_id`)).map(progressOf);
+/** Name of the run, replay or live, that moved last; undefined where there is none. */
+export async function newestRun(clickhouse: ClickHouse): Promise<string | undefined> {
+  const [row] = await clickhouse.rows<{ run_id: string }>('SELECT run_id FROM runs ORDER BY updated_at DESC, run_id LIMIT 1');
+  return row?.run_id;
 }
 
 const progressOf = (row: ProgressRow): RunProgress => ({

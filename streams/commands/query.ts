@@ -1,26 +1,41 @@
 /** `hstu-streams query`: named questions to ClickHouse. */
 import type { Command } from 'commander';
 import { Option } from 'commander';
+import type { ClickHouse } from '../../infra/clickhouse/clickhouse.ts';
 import { connect } from '../../infra/clickhouse/connect.ts';
-import { listQueries, runQuery } from '../../infra/clickhouse/queries.ts';
-import { listRuns } from '../../infra/clickhouse/readers.ts';
+import { storeEntityVectors } from '../../infra/clickhouse/entity-vectors.ts';
+import { listQueries, type NamedQuery, runQuery } from '../../infra/clickhouse/queries.ts';
+import { newestRun } from '../../infra/clickhouse/readers.ts';
+import { sparklines } from '../../infra/console/sparkline.ts';
 import { table } from '../../infra/console/table.ts';
+import { loadBundle } from '../../models/hstu/bundle.ts';
 import { PipelineError } from '../../schemas/errors.ts';
+import { entityVectorsOf } from '../entity-vectors-of.ts';
 import { loadConfig } from '../load-config.ts';
 import { collect } from './options.ts';
 
 type Format = 'table' | 'json' | 'csv';
 
+interface Options {
+  readonly config: string;
+  readonly param: string[];
+  readonly set: string[];
+  readonly format: Format;
+}
+
+/** Fewer points make no curve. */
+const MIN_POINTS = 5;
+
 export function addQuery(program: Command): void {
   program
     .command('query')
-    .description('ask ClickHouse a named question; without a name, list the questions and the runs')
+    .description('ask ClickHouse a named question; without a name, list the questions')
     .argument('[name]')
     .option('-c, --config <file>', 'configuration, YAML', 'examples/movielens/replay.yaml')
     .option('-p, --param <name=value>', 'a parameter of the query; run_id defaults to the newest run (repeatable)', collect, [])
     .option('--set <key=value>', 'override a setting (repeatable)', collect, [])
     .addOption(new Option('--format <format>', 'how to print').choices(['table', 'json', 'csv']).default('table'))
-    .action(async (name: string | undefined, options: { config: string; param: string[]; set: string[]; format: Format }) => {
+    .action(async (name: string | undefined, options: Options) => {
       const queries = await listQueries();
       if (name === undefined) {
         const rows = queries.map(({ name, title, parameters }) => ({
@@ -34,17 +49,31 @@ export function addQuery(program: Command): void {
       const config = await loadConfig({ file: options.config, environment: process.env, assignments: options.set });
       const clickhouse = await connect(config.clickhouse);
       try {
-        const given = Object.fromEntries(options.param.map(parameterOf));
         const query = queries.find((one) => one.name === name);
-        if (query?.parameters.some((parameter) => parameter.name === 'run_id') && given['run_id'] === undefined) {
-          const [newest] = await listRuns(clickhouse);
-          if (newest !== undefined) given['run_id'] = newest.runId;
-        }
-        console.log(print(await runQuery(clickhouse, name, given), options.format));
+        const given = Object.fromEntries(options.param.map(parameterOf));
+        if (query !== undefined) await prepare(clickhouse, query, given, config.bundle);
+        const rows = await runQuery(clickhouse, name, given);
+        console.log(print(rows, options.format));
+        const curves = query === undefined || options.format !== 'table' ? [] : curvesOf(query, rows);
+        if (curves.length > 0) console.log(sparklines(curves));
       } finally {
         await clickhouse.close();
       }
     });
+}
+
+/** What a query takes for granted: a run to ask about, and the catalogue's vectors where it compares with them. */
+async function prepare(
+  clickhouse: ClickHouse,
+  { sql, parameters }: NamedQuery,
+  given: Record<string, string>,
+  bundle: string,
+): Promise<void> {
+  if (parameters.some((parameter) => parameter.name === 'run_id') && given['run_id'] === undefined) {
+    const newest = await newestRun(clickhouse);
+    if (newest !== undefined) given['run_id'] = newest;
+  }
+  if (/\bFROM entities\b/.test(sql)) await storeEntityVectors(clickhouse, entityVectorsOf(await loadBundle(bundle)));
 }
 
 function parameterOf(text: string): [string, string] {
@@ -64,4 +93,19 @@ function print(rows: readonly Record<string, unknown>[], format: Format): string
   return [columns, ...rows.map((row) => columns.map((column) => row[column]))]
     .map((line) => line.map(quoted).join(','))
     .join('\n');
+}
+
+function curvesOf({ plot }: NamedQuery, rows: readonly Record<string, unknown>[]): [string, (number | null)[]][] {
+  if (plot === undefined) return [];
+  const { columns, by } = plot;
+  const groups = by === undefined ? [undefined] : [...new Set(rows.map((row) => row[by]))];
+  return groups
+    .flatMap((group) => {
+      const own = by === undefined ? rows : rows.filter((row) => row[by] === group);
+      return columns.map((column): [string, (number | null)[]] => [
+        by === undefined ? column : `${column}, ${by} ${String(group)}`,
+        own.map((row) => (typeof row[column] === 'number' ? row[column] : null)),
+      ]);
+    })
+    .filter(([, values]) => values.length >= MIN_POINTS);
 }

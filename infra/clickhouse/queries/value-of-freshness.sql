@@ -1,0 +1,92 @@
+-- What is freshness worth: how would the user's embedding of an hour or a day before have ranked the same events?
+-- param run_id String
+-- param events UInt32 = 50
+-- param k UInt32 = 10
+-- A sample of the ranked events, the same for everyone who asks. Each is ranked, as live, among all entities that its user had
+-- not seen: `live` as it was; `newest` by the last embedding stored before it; and by the last that was an hour or a day old. Only
+-- events that have all of them. A stored embedding is for the moment of its last event, the live one for the moment asked.
+WITH
+    -- More than are wanted: not all have embeddings that are old enough.
+    picked AS
+    (
+        SELECT user_id, event_id, event_time, entity, rank
+        FROM quality FINAL
+        WHERE run_id = {run_id:String} AND rank > 0
+          AND user_id IN
+          (
+              SELECT user_id FROM embeddings WHERE run_id = {run_id:String}
+              GROUP BY user_id HAVING max(last_event_time) > min(last_event_time) + INTERVAL 1 DAY
+          )
+        ORDER BY cityHash64(user_id, event_id), user_id, event_id
+        LIMIT 4 * {events:UInt32}
+    ),
+    complete AS
+    (
+        SELECT asked.user_id AS user_id, asked.event_id AS event_id, any(asked.event_time) AS event_time,
+            any(asked.entity) AS entity, any(asked.rank) AS rank, any(history.model_digest) AS model_digest,
+            arraySort(groupArray((asked.age_s, history.embedding))) AS aged
+        FROM
+        (
+            SELECT *, arrayJoin([0, 3600, 86400]) AS age_s, event_time - toIntervalSecond(age_s) AS before FROM picked
+        ) AS asked
+        ASOF INNER JOIN
+        (
+            SELECT user_id, last_event_time, embedding, model_digest
+            FROM embeddings FINAL
+            WHERE run_id = {run_id:String} AND user_id IN (SELECT user_id FROM picked)
+            ORDER BY user_id, last_event_time, version DESC
+            LIMIT 1 BY user_id, last_event_time
+        ) AS history
+        ON asked.user_id = history.user_id AND asked.before > history.last_event_time
+        GROUP BY user_id, event_id
+        HAVING count() = 3 AND uniqExact(history.model_digest) = 1
+        ORDER BY cityHash64(user_id, event_id), user_id, event_id
+        LIMIT {events:UInt32}
+    ),
+    -- An event and an age a row; `score`: what that embedding gives to what the user did.
+    targets AS
+    (
+        SELECT c.user_id AS user_id, c.event_id AS event_id, c.event_time AS event_time, c.rank AS rank, c.model_digest AS model_digest,
+            arrayJoin(c.aged) AS one, one.1 AS age_s, one.2 AS embedding, dotProduct(embedding, e.vector) AS score
+        FROM complete AS c
+        INNER JOIN (SELECT * FROM entities FINAL) AS e ON e.entity = c.entity AND e.model_digest = c.model_digest
+    ),
+    counted AS
+    (
+        SELECT targets.user_id AS user_id, targets.event_id AS event_id, targets.age_s AS age_s, any(targets.rank) AS rank,
+            toInt64(countIf(dotProduct(targets.embedding, e.vector) > targets.score)) AS higher
+        FROM (SELECT * FROM entities FINAL) AS e
+        INNER JOIN targets ON targets.model_digest = e.model_digest
+        GROUP BY user_id, event_id, age_s
+        UNION ALL
+        -- Those of them that the user had seen, and that were not to be recommended again.
+        SELECT t.user_id, t.event_id, t.age_s, toUInt32(0), -toInt64(uniqExactIf(e.entity, dotProduct(t.embedding, e.vector) > t.score))
+        FROM
+        (
+            SELECT user_id, entity, event_time FROM actions
+            WHERE run_id = {run_id:String} AND user_id IN (SELECT user_id FROM picked)
+        ) AS seen
+        INNER JOIN targets AS t ON t.user_id = seen.user_id
+        INNER JOIN (SELECT * FROM entities FINAL) AS e ON e.entity = seen.entity AND e.model_digest = t.model_digest
+        WHERE seen.event_time < t.event_time
+        GROUP BY t.user_id, t.event_id, t.age_s
+    ),
+    ranks AS
+    (
+        SELECT user_id, event_id, age_s, 1 + sum(higher) AS ranked, max(rank) AS live
+        FROM counted
+        GROUP BY user_id, event_id, age_s
+    )
+SELECT
+    multiIf(place < 0, 'live', place = 0, 'newest', place = 3600, 'one hour old', 'one day old') AS embedding,
+    count() AS events,
+    avg(r <= {k:UInt32}) AS hr,
+    avg(if(r <= {k:UInt32}, 1 / log2(r + 1), 0)) AS ndcg,
+    avg(1 / r) AS mrr
+FROM
+(
+    SELECT arrayJoin(if(age_s = 0, [(toInt64(-1), toInt64(live)), (toInt64(0), ranked)], [(toInt64(age_s), ranked)])) AS both, both.1 AS place, both.2 AS r
+    FROM ranks
+)
+GROUP BY place
+ORDER BY place
