@@ -42,10 +42,10 @@ const ID_BYTES = 72;
 const INITIAL_CAPACITY = 8;
 
 /**
- * Events ordered by time, ties by arrival: the last `accepted - start` of them.
+ * Events ordered by time, ties by arrival: the last `accepted - start` of them. Where an event has two tokens, each counts.
  *
  * - **time** append O(1) amortised, late insert O(n), dedup O(1)
- * - **memory** at most `maxLength + 1` events, and the ids of at most `2 * maxLength` dropped ones
+ * - **memory** at most `maxLength + 2` events, and the ids of at most `2 * maxLength` dropped ones
  */
 export class BlockWindow implements WindowContents {
   /** Of the pages of `DIGEST_PAGE` events, by how many were accepted before. */
@@ -74,10 +74,7 @@ export class BlockWindow implements WindowContents {
     window.#entities.set(entities);
     window.#timesMs.set(timesMs);
     window.#eventIds = [...eventIds];
-    for (const id of eventIds) {
-      window.#ids.add(id);
-      window.#idChars += id.length;
-    }
+    for (const id of eventIds) window.#remember(id);
     for (const id of droppedIds) {
       window.#droppedIds.add(id);
       window.#idChars += id.length;
@@ -103,9 +100,9 @@ export class BlockWindow implements WindowContents {
     return this.#start;
   }
 
-  /** Whether accepting one more event drops a block. */
-  get slidesNext(): boolean {
-    return windowStartOf(this.#accepted + 1, this.#options) > this.#start;
+  /** Whether accepting so many more drops a block. */
+  slidesWith(count: number): boolean {
+    return windowStartOf(this.#accepted + count, this.#options) > this.#start;
   }
 
   /** `(length,)`, a view: valid until the next change. */
@@ -158,20 +155,24 @@ export class BlockWindow implements WindowContents {
     return low;
   }
 
-  /** Inserts an event that `has` and `isBefore` have cleared; a block may be dropped, the event itself with it. */
-  insert(eventId: string, timeMs: number, entity: number): void {
+  /**
+   * Inserts an event that `has` and `isBefore` have cleared; a block may be dropped, the event itself with it. An event of two
+   * tokens takes two places, side by side: they are dropped together where `blockLength` is even.
+   */
+  insert(eventId: string, timeMs: number, entity: number, second?: number): void {
     const { length } = this;
+    const count = second === undefined ? 1 : 2;
     const index = this.indexFor(timeMs);
-    this.#reserve(length + 1);
-    this.#entities.copyWithin(index + 1, index, length);
-    this.#timesMs.copyWithin(index + 1, index, length);
+    this.#reserve(length + count);
+    this.#entities.copyWithin(index + count, index, length);
+    this.#timesMs.copyWithin(index + count, index, length);
     this.#entities[index] = entity;
-    this.#timesMs[index] = timeMs;
-    if (index === length) this.#eventIds.push(eventId);
-    else this.#eventIds.splice(index, 0, eventId);
-    this.#ids.add(eventId);
-    this.#idChars += eventId.length;
-    this.#accepted++;
+    if (second !== undefined) this.#entities[index + 1] = second;
+    this.#timesMs.fill(timeMs, index, index + count);
+    if (index < length) this.#eventIds.splice(index, 0, ...new Array<string>(count).fill(eventId));
+    else for (let i = 0; i < count; i++) this.#eventIds.push(eventId);
+    this.#remember(eventId);
+    this.#accepted += count;
     this.marks.touch(this.#start + index);
     const surplus = windowStartOf(this.#accepted, this.#options) - this.#start;
     if (surplus > 0) this.#drop(surplus);
@@ -184,7 +185,8 @@ export class BlockWindow implements WindowContents {
     this.#droppedTimeMs = newestMs;
     for (let i = 0; i < count; i++) {
       const eventId = this.#eventIds[i]!;
-      this.#ids.delete(eventId);
+      // The second token of an event whose first went just now.
+      if (!this.#ids.delete(eventId)) continue;
       if (this.#timesMs[i] === newestMs) this.#droppedIds.add(eventId);
       else this.#idChars -= eventId.length;
     }
@@ -193,6 +195,13 @@ export class BlockWindow implements WindowContents {
     this.#timesMs.copyWithin(0, count, length);
     this.#eventIds.splice(0, count);
     this.#start += count;
+  }
+
+  /** An event's two tokens have one id. */
+  #remember(eventId: string): void {
+    if (this.#ids.has(eventId)) return;
+    this.#ids.add(eventId);
+    this.#idChars += eventId.length;
   }
 
   /** Keeps the newest `keep` ids of dropped events. */

@@ -14,8 +14,10 @@ import { type PublishMode, UpdateBuilder } from './update-builder.ts';
 import { UserSequence } from './user-sequence.ts';
 
 export type TokenResult =
-  /** Encoded, as embedding row `entity`. */
+  /** Encoded: `entity` is the event's token, an embedding row or what a token layout makes of it. */
   | { readonly kind: 'token'; readonly entity: number }
+  /** Encoded as two tokens, the entity (`entity`, again) and what was done with it. */
+  | { readonly kind: 'token'; readonly entity: number; readonly tokens: readonly [number, number] }
   /** Of a kind that is kept and not encoded. */
   | { readonly kind: 'keep' }
   | { readonly kind: 'refuse'; readonly code: ErrorCode; readonly message: string };
@@ -131,7 +133,8 @@ function sequenceBatch(
       builder = new UpdateBuilder(userId, sequenceOf(userId), publish);
       builders.set(userId, builder);
     }
-    processed.push({ action, disposition: builder.add(action, token.entity) });
+    const second = 'tokens' in token ? token.tokens[1] : undefined;
+    processed.push({ action, disposition: builder.add(action, token.entity, second) });
   }
 
   const updates: UserUpdate[] = [];

@@ -15,6 +15,9 @@ export type PublishMode = 'every-batch' | 'every-event';
  * segment must end where its tokens stop being a prefix of the sequence: when the window slides (every position moves)
  * and before a late event (the tokens after it move).
  *
+ * Of an event of two tokens, the entity and what was done with it, the row before the first answers for the entity, and the
+ * row of the second is the newest.
+ *
  * A segment of which nobody wants a row is not sent: two late events in a row cost one encoding.
  */
 export class UpdateBuilder {
@@ -39,8 +42,8 @@ export class UpdateBuilder {
     this.#mode = mode;
   }
 
-  /** Takes the event into the sequence and says what became of it. */
-  add(action: PositionedAction, entity: number): 'appended' | 'inserted' | 'duplicate' | 'late' {
+  /** Takes the event's token, or its two, into the sequence and says what became of it. */
+  add(action: PositionedAction, entity: number, second?: number): 'appended' | 'inserted' | 'duplicate' | 'late' {
     const sequence = this.#sequence;
     const disposition = sequence.classify(action.eventId, action.eventTimeMs);
     if (disposition === 'duplicate' || disposition === 'late') return disposition;
@@ -48,13 +51,13 @@ export class UpdateBuilder {
       this.#seenBefore = sequence.seen();
       this.#seenBase = sequence.seenStart;
     }
-    const slides = sequence.slidesNext;
+    const slides = sequence.slidesWith(second === undefined ? 1 : 2);
     if (disposition === 'inserted') this.#closeIfWanted();
     else this.#rank(action, entity);
     if (disposition === 'appended' && slides) this.#close(action.eventTimeMs);
 
     const seenEnd = sequence.seenEnd;
-    sequence.add(action.eventId, action.eventTimeMs, entity);
+    sequence.add(action.eventId, action.eventTimeMs, entity, second);
     if (sequence.seenEnd > seenEnd) this.#seenAdded.push(entity);
     this.#newest = action;
 

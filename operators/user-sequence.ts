@@ -82,9 +82,9 @@ export class UserSequence {
     return this.#tokens.start;
   }
 
-  /** Whether one more token drops the oldest block. */
-  get slidesNext(): boolean {
-    return this.#tokens.slidesNext;
+  /** Whether so many more tokens drop the oldest block. */
+  slidesWith(tokens: number): boolean {
+    return this.#tokens.slidesWith(tokens);
   }
 
   /** Event time of the newest token by time; `-Infinity` while there is none. */
@@ -101,7 +101,7 @@ export class UserSequence {
     return digestHex(this.#digest);
   }
 
-  /** Event ids of the window's tokens, in their order. */
+  /** Event ids of the window's tokens, in their order; one of two tokens is there twice. */
   get eventIds(): readonly string[] {
     return this.#tokens.eventIds;
   }
@@ -142,13 +142,16 @@ export class UserSequence {
     return timeMs >= this.newestTimeMs ? 'appended' : 'inserted';
   }
 
-  /** Takes a token in, unless it is a duplicate or older than the window. */
-  add(eventId: string, timeMs: number, entity: number): 'appended' | 'inserted' | 'duplicate' | 'late' {
+  /**
+   * Takes an event's token in, or its two, the entity and what was done with it, unless it is a duplicate or older than the
+   * window.
+   */
+  add(eventId: string, timeMs: number, entity: number, second?: number): 'appended' | 'inserted' | 'duplicate' | 'late' {
     const disposition = this.classify(eventId, timeMs);
     if (disposition === 'duplicate' || disposition === 'late') return disposition;
     const { start } = this.#tokens;
     const index = this.#tokens.indexFor(timeMs);
-    this.#tokens.insert(eventId, timeMs, entity);
+    this.#tokens.insert(eventId, timeMs, entity, second);
     this.#seen.add(entity);
     if (this.#tokens.start > start) this.#redigest(0, EMPTY_DIGEST);
     else if (disposition === 'appended') this.#redigest(index, this.#digest);

@@ -133,6 +133,11 @@ export const bundleConfigSchema = z
       refuse('retrieval', 'a bundle without ranking must serve retrieval');
     if ((config.unknownEntity === 'hash') !== (config.outOfVocabulary !== undefined))
       refuse('outOfVocabulary', `must be given for unknownEntity 'hash' and for nothing else (found: '${config.unknownEntity}')`);
+    if (config.tokens?.layout === 'interleaved' && config.window.blockLength % 2 !== 0)
+      refuse(
+        'window',
+        `blockLength ${config.window.blockLength} must be even: an interleaved event's two tokens are dropped together`,
+      );
     for (const [kind, edges] of Object.entries(config.tokens?.values ?? {})) {
       if (!config.actions.encoded.includes(kind)) refuse('tokens', `values of '${kind}', which is not an encoded action`);
       if (edges.some((edge, i) => i > 0 && edge <= edges[i - 1]!)) refuse('tokens', `value edges of '${kind}' must ascend`);

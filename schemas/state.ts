@@ -24,6 +24,8 @@ export interface StateSignature {
   readonly seenLimit: number;
   /** The entities that rows stand for: a later model may add to them, not change them. */
   readonly vocabulary: { readonly size: number; readonly digest: string };
+  /** What a token says beside its entity, and how; absent where it is the entity's row in the vocabulary. */
+  readonly tokens?: string;
 }
 
 /** Where a partition's state stands, committed with every change of it. */

@@ -1,6 +1,7 @@
 /** Whether a partition's state can be gone on with: by this model, this window, this program. */
 import { createHash } from 'node:crypto';
 import type { Bundle } from '../models/hstu/bundle.ts';
+import { entityRows } from '../schemas/bundle-config.ts';
 import { PipelineError } from '../schemas/errors.ts';
 import type { StateSignature } from '../schemas/state.ts';
 
@@ -10,7 +11,17 @@ const FORMAT = 1;
 export function signatureOf(bundle: Bundle, seenLimit: number): StateSignature {
   const { maxLength, blockLength } = bundle.config.window;
   const vocabulary = { size: bundle.entities.length, digest: vocabularyDigest(bundle.entities, bundle.entities.length) };
-  return { format: FORMAT, window: { maxLength, blockLength }, seenLimit, vocabulary };
+  const tokens = tokensDigest(bundle.config);
+  const signature = { format: FORMAT, window: { maxLength, blockLength }, seenLimit, vocabulary };
+  return tokens === undefined ? signature : { ...signature, tokens };
+}
+
+/** The numbers that stand for tokens depend on all of this, the size of the vocabulary among it. */
+function tokensDigest(config: Bundle['config']): string | undefined {
+  const { tokens, outOfVocabulary, actions } = config;
+  if (tokens === undefined && outOfVocabulary === undefined) return undefined;
+  const facts = [tokens, tokens && actions.encoded, entityRows(config), outOfVocabulary];
+  return createHash('sha256').update(JSON.stringify(facts)).digest('hex').slice(0, 16);
 }
 
 /**
@@ -24,6 +35,7 @@ export function requireCompatible(found: StateSignature, bundle: Bundle, wanted:
   differ('window.maxLength of the bundle', found.window.maxLength, wanted.window.maxLength);
   differ('window.blockLength of the bundle', found.window.blockLength, wanted.window.blockLength);
   differ('sequence.seenLimit', found.seenLimit, wanted.seenLimit);
+  differ('token layout, encoded actions or size of the vocabulary', found.tokens, wanted.tokens);
   const { size, digest } = found.vocabulary;
   if (size > bundle.entities.length) problems.push(`entities: the state knows ${size}, the bundle has ${bundle.entities.length}`);
   else if (digest !== vocabularyDigest(bundle.entities, size))

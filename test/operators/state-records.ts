@@ -38,7 +38,7 @@ export const viewOf = (sequence: UserSequence | undefined) =>
     digest: sequence.digest,
     version: sequence.version,
     windowStart: sequence.windowStart,
-    slidesNext: sequence.slidesNext,
+    slides: [sequence.slidesWith(1), sequence.slidesWith(2)],
     newestTimeMs: sequence.newestTimeMs,
     eventIds: [...sequence.eventIds],
     keptLength: sequence.keptLength,

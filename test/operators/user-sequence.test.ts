@@ -45,7 +45,7 @@ describe('UserSequence', () => {
         expect(sequence.keptLength).toBe(reference.kept.window.length);
         expect([...sequence.seen()]).toEqual(reference.seen);
         for (let entity = 0; entity <= 13; entity++) expect(sequence.hasSeen(entity)).toBe(reference.seen.includes(entity));
-        expect(sequence.slidesNext).toBe(sequence.length === options.maxLength);
+        expect(sequence.slidesWith(1)).toBe(sequence.length === options.maxLength);
       }),
       { numRuns: 300 },
     );
@@ -56,10 +56,10 @@ describe('UserSequence', () => {
 
   it('drops the oldest block when it grows over its length', () => {
     const sequence = filled(4, 2, [1, 2, 3, 4]);
-    expect([sequence.windowStart, sequence.slidesNext]).toEqual([0, true]);
+    expect([sequence.windowStart, sequence.slidesWith(1)]).toEqual([0, true]);
     sequence.add('e4', 5, 5);
     expect(entitiesOf(sequence)).toEqual([3, 4, 5]);
-    expect([sequence.windowStart, sequence.version, sequence.slidesNext]).toEqual([2, 5, false]);
+    expect([sequence.windowStart, sequence.version, sequence.slidesWith(1)]).toEqual([2, 5, false]);
   });
 
   it('puts a late event after all of its time or earlier', () => {
