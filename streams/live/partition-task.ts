@@ -72,6 +72,8 @@ export class PartitionTask {
       signal.throwIfAborted();
       state = await restoreState(partition, parts, signal);
       const inputs = await startPositions(partition, parts, state.position);
+      if (state.position === undefined && parts.config.kafka.startFrom === 'latest')
+        await commitStart(inputs, parts, producer, state);
       return new PartitionTask(partition, parts, producer, state, inputs);
     } catch (error) {
       await state?.store.close();
@@ -178,6 +180,23 @@ export class PartitionTask {
     await this.#committing.catch(() => undefined);
     await this.#storing.catch(() => undefined);
   }
+}
+
+/**
+ * Where the latest was when the partition was first taken over. Asked again after a fault, or by the next owner, the latest
+ * would be later, and what came between lost.
+ */
+async function commitStart(
+  inputs: InputPositions,
+  { config, signature, now }: TaskParts,
+  producer: PartitionProducer,
+  { store, stateId }: RestoredState,
+): Promise<void> {
+  const changelog = changelogOf(config.kafka);
+  const position: StatePosition = { stateId, inputs, signature };
+  const records = new Map([[changelog, [{ key: POSITION_KEY, value: encodePosition(position) }]]]);
+  const ends = await producer.commit({ records, inputs });
+  await store.write([], { position, changelogOffset: ends.get(changelog)!, savedAtMs: now() });
 }
 
 /** By the state, for it holds what was done; else what the group committed; else as configured. */

@@ -13,6 +13,7 @@ describe.skipIf(!kafkaIsPossible)('live stream', { timeout: 60_000 }, () => {
   let bundle: { readonly bundle: Bundle; readonly path: string };
   let broker: Awaited<ReturnType<typeof sharedKafka>>;
   let world: LiveWorld;
+  let another: LiveWorld;
   const stopping = new AbortController();
   const running: Promise<void>[] = [];
 
@@ -24,6 +25,7 @@ describe.skipIf(!kafkaIsPossible)('live stream', { timeout: 60_000 }, () => {
     stopping.abort();
     await Promise.allSettled(running);
     await world?.close();
+    await another?.close();
   });
 
   async function start(name: string, observer: (live: () => OpenLive) => LiveObserver): Promise<OpenLive> {
@@ -59,5 +61,20 @@ describe.skipIf(!kafkaIsPossible)('live stream', { timeout: 60_000 }, () => {
     await world.untilConsumed(600, 20_000);
     expect((await world.verify([...first, ...more])).problems).toEqual([]);
     expect(recovered).toContain('fetching: no broker answers');
+  });
+
+  it('loses nothing that came after it began at the latest, also where it is killed before its first commit', async () => {
+    const settings = { kafka: { startFrom: 'latest' } };
+    const { bundle: loaded, path: bundlePath } = bundle;
+    another = await LiveWorld.create({ broker, name: randomName('latest'), bundlePath, bundle: loaded, settings });
+    await another.produce(liveEvents({ events: 50, users: 10 }));
+    const first = await another.start('a');
+    await first.untilRunning();
+    await first.kill();
+    const after = liveEvents({ events: 50, users: 10, seed: 2, from: 1_000 });
+    await another.produce(after);
+    await another.start('b');
+    await another.untilConsumed(100, 30_000);
+    expect((await another.verify(after)).problems).toEqual([]);
   });
 });
