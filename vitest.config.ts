@@ -7,6 +7,6 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 60_000,
     pool: 'forks',
-    globalSetup: ['test/support/kafka-setup.ts'],
+    globalSetup: ['test/support/kafka-setup.ts', 'test/support/swiftshader.ts'],
   },
 });

@@ -203,7 +203,7 @@ export class EncoderEngine {
 const NO_HISTORY = { rowsComputed: 0, outcome: 'cold' } as const;
 
 /** In rounds: a user's first, then its second, … so that each meets in the cache what the one before it left there. */
-function oneOfEachUser<T extends { readonly userId: string }>(asked: readonly T[]): T[][] {
+export function oneOfEachUser<T extends { readonly userId: string }>(asked: readonly T[]): T[][] {
   const rounds: T[][] = [];
   const depth = new Map<string, number>();
   for (const one of asked) {

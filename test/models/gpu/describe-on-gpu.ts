@@ -1,0 +1,28 @@
+/** Tests that need a Vulkan driver: run wherever one can be loaded, skipped with the reason elsewhere, never skipped in CI. */
+import { describe, it } from 'vitest';
+import { GpuDevice } from '../../../models/gpu/device.ts';
+import { messageOf } from '../../../schemas/errors.ts';
+import { swiftShaderMissing } from '../../support/swiftshader.ts';
+
+const missing = await whatIsMissing();
+
+export function describeOnGpu(name: string, tests: () => void): void {
+  if (missing === undefined) describe(name, tests);
+  else if (process.env['CI'] !== undefined && swiftShaderMissing() === undefined)
+    it(`${name}: a Vulkan driver can be loaded`, () => {
+      throw new Error(missing);
+    });
+  else describe.skip(`${name} (skipped: ${missing})`, tests);
+}
+
+async function whatIsMissing(): Promise<string | undefined> {
+  const device = new GpuDevice();
+  try {
+    await device.zeros(4, 4);
+    return undefined;
+  } catch (thrown) {
+    return messageOf(thrown);
+  } finally {
+    await device.release();
+  }
+}
