@@ -1,17 +1,11 @@
 /** The answers to a batch of requests: retrieved where nothing is named, judged by the model's heads, best first. */
-import { concatMap, defer, from, map, type Observable, of, toArray } from 'rxjs';
+import { concatMap, defer, map, type Observable, of } from 'rxjs';
 import type { RequestAnswer, SequencedRequest } from '../schemas/batch.ts';
-import type { CandidateRequest, CandidateResult, ScoreRequest } from '../schemas/encoding.ts';
-import { PipelineError } from '../schemas/errors.ts';
-import { type CandidateScoresOfList, candidateCalls, joinCalls } from './candidate-calls.ts';
+import type { ScoreRequest } from '../schemas/encoding.ts';
+import type { CandidateScoresOfList } from './candidate-calls.ts';
 import type { Encoder } from './encode.ts';
-import { type RetryOptions, retryRetriable } from './retry-retriable.ts';
+import { bestFirst, type CandidateScorer, inTurn, type JudgeOptions, judgeLists, pickTasks, send } from './judge-lists.ts';
 import type { Scorer } from './score.ts';
-
-export interface CandidateScorer {
-  /** One result a request, in the order of the requests; each result in the order of its candidates. */
-  scoreCandidates(requests: readonly CandidateRequest[]): Promise<readonly CandidateResult[]>;
-}
 
 /** What the model can do. */
 export interface ModelHeads {
@@ -21,7 +15,7 @@ export interface ModelHeads {
   readonly ranking: boolean;
 }
 
-export interface AnswerRequestsOptions extends RetryOptions {
+export interface AnswerRequestsOptions extends JudgeOptions {
   readonly encoder: Encoder & Scorer & CandidateScorer;
   readonly heads: ModelHeads;
   /** Entities of the catalogue: embedding rows 1 to this. */
@@ -30,8 +24,6 @@ export interface AnswerRequestsOptions extends RetryOptions {
   readonly entityOf: (row: number) => string;
   /** Retrieved before ranking, for the catalogue's best. @default 5 × the request's `topK` */
   readonly retrieve?: number | undefined;
-  /** Candidates a call: how long one request may hold a worker. @default 512 */
-  readonly maxCandidates?: number;
   /** Clock, ms since the epoch. */
   readonly now: () => number;
 }
@@ -135,16 +127,9 @@ function byDotProduct(asked: readonly SequencedRequest[], options: AnswerRequest
   }).pipe(map((groupsFound) => groupsFound.flat()));
 }
 
-function judge(
-  open: readonly SequencedRequest[],
-  found: readonly Found[],
-  options: AnswerRequestsOptions,
-): Observable<readonly (CandidateScoresOfList | undefined)[]> {
+function judge(open: readonly SequencedRequest[], found: readonly Found[], options: AnswerRequestsOptions) {
   const lists = open.map(({ request: { userId }, window }, i) => ({ userId, segment: window, candidates: found[i]!.rows }));
-  const calls = candidateCalls(lists, options.maxCandidates ?? 512);
-  return inTurn(calls, ({ requests }) => send(requests, (all) => options.encoder.scoreCandidates(all), options)).pipe(
-    map((results) => joinCalls(lists, calls, results)),
-  );
+  return judgeLists(lists, options.encoder, options);
 }
 
 function answerOf(
@@ -155,33 +140,11 @@ function answerOf(
 ): RequestAnswer {
   const scores = judged?.combined ?? dotProducts ?? new Float32Array(0);
   const named = !isCatalogue(asked);
-  const best = Array.from(scores, (_, i) => i)
-    .sort((a, b) => scores[b]! - scores[a]! || a - b)
-    .slice(0, asked.request.topK);
-  const pick = (values: Float32Array) => Float32Array.from(best, (i) => values[i]!);
+  const best = bestFirst(scores, asked.request.topK);
   return {
     asked,
     disposition: hasHistory(asked) ? 'answered' : 'cold-start',
     candidates: best.map((i) => ({ entity: named ? asked.entities[i]! : entityOf(rows[i]!), score: scores[i]! })),
-    ...(judged !== undefined && {
-      tasks: Object.fromEntries(Object.entries(judged.tasks).map(([task, values]) => [task, pick(values)])),
-    }),
+    ...(judged !== undefined && { tasks: pickTasks(judged.tasks, best) }),
   };
-}
-
-const inTurn = <T, R>(items: readonly T[], project: (item: T) => Observable<R>): Observable<R[]> =>
-  from(items).pipe(concatMap(project), toArray());
-
-function send<Q, R>(
-  requests: readonly Q[],
-  call: (requests: readonly Q[]) => Promise<readonly R[]>,
-  options: RetryOptions,
-): Observable<readonly R[]> {
-  return defer(() => call(requests)).pipe(
-    retryRetriable(options),
-    map((results) => {
-      if (results.length === requests.length) return results;
-      throw new PipelineError('ENCODER_FAILED', `${results.length} results for ${requests.length} requests for candidates`);
-    }),
-  );
 }

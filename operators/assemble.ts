@@ -54,13 +54,14 @@ export function assemble({ modelDigest, entityOf, now }: AssembleOptions): Opera
   };
 
   const candidatesOf = (scored: ScoredUpdate, point: PublishPoint, computedAtMs: number): CandidateScores[] => {
-    const { topEntities, topScores } = scored.scores[point.segment]!;
+    const { topEntities, topScores, tasks } = scored.scores[point.segment]!;
     if (topEntities.length === 0) return [];
     return [
       {
         userId: scored.update.userId,
         version: point.version,
         candidates: Array.from(topEntities, (row, i) => ({ entity: entityOf(row), score: topScores[i]! })),
+        ...(tasks !== undefined && { tasks }),
         lineage: lineage(point.position, point.sequenceDigest),
         computedAtMs,
       },

@@ -1,9 +1,9 @@
 /**
  * The operators as a library, `hstu-streams/operators`:
- * source → decode → sequence → spread → microBatch → encode → score → answer → gather → assemble → publish → orderedCommit.
+ * source → decode → sequence → spread → microBatch → encode → score → rank → answer → gather → assemble → publish → orderedCommit.
  */
 export { type AnswerOptions, answer } from './answer.ts';
-export type { CandidateScorer, ModelHeads } from './answer-requests.ts';
+export type { ModelHeads } from './answer-requests.ts';
 export { type AssembleOptions, assemble } from './assemble.ts';
 export { type WindowOptions, windowStartOf } from './block-window.ts';
 export {
@@ -18,11 +18,13 @@ export { type EncodeOptions, type Encoder, encode } from './encode.ts';
 export { eraseUser } from './erase-user.ts';
 export { gather } from './gather.ts';
 export { InMemorySequenceStore } from './in-memory-sequence-store.ts';
+export type { CandidateScorer } from './judge-lists.ts';
 export { mapInOrder } from './map-in-order.ts';
 export { type MicroBatchOptions, microBatch } from './micro-batch.ts';
 export { type Committer, type OrderedCommitOptions, orderedCommit } from './ordered-commit.ts';
 export { PersistentSequenceStore, type PersistentSequenceStoreOptions } from './persistent-sequence-store.ts';
 export { type Publisher, type PublishOptions, publish } from './publish.ts';
+export { type RankOptions, rank } from './rank.ts';
 export { type RetryOptions, retryRetriable } from './retry-retriable.ts';
 export { type ScoreOptions, type Scorer, score } from './score.ts';
 export { type SequenceOptions, sequence, type Tokenizer, type TokenResult } from './sequence.ts';

@@ -146,9 +146,15 @@ export interface EncodedUpdate {
   readonly segments: readonly EncodedSegment[];
 }
 
+/** The scores of a segment; `topEntities` in the order of the task heads where the model has both stages. */
+export interface SegmentScores extends ScoreResult {
+  /** Probability per task, in the order of `topEntities`. Absent where they were not ranked by task heads. */
+  readonly tasks?: Readonly<Record<string, Float32Array>>;
+}
+
 export interface ScoredUpdate extends EncodedUpdate {
   /** One per segment; empty where the segment was asked for no rank and no candidates. */
-  readonly scores: readonly ScoreResult[];
+  readonly scores: readonly SegmentScores[];
 }
 
 /**

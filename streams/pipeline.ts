@@ -1,5 +1,5 @@
 /** What flows, in one sentence: the same for live, replay and tests. */
-import { type OperatorFunction, pipe, tap } from 'rxjs';
+import { identity, type OperatorFunction, pipe, tap } from 'rxjs';
 import {
   answer,
   assemble,
@@ -15,6 +15,7 @@ import {
   orderedCommit,
   type Publisher,
   publish,
+  rank,
   type Scorer,
   type SequenceOptions,
   score,
@@ -73,7 +74,11 @@ export function pipeline(parts: PipelineParts): OperatorFunction<SourceBatch, Ou
   const entityOf = (row: number) => model.tokenizer.entityOf(row);
   const timed = stepTimer(observer);
   const { heads, vocabularySize } = model;
-  const { retrieve } = settings.scores;
+  const { topK, seenFilter, retrieve } = settings.scores;
+  const twoStage = heads.retrieval && heads.ranking && topK > 0;
+  const retrieved = twoStage ? Math.max(topK, retrieve ?? 5 * topK) : topK;
+  const scored = score({ scorer: encoder, topK: retrieved, seenFilter, retrieves: heads.retrieval, maxInFlight });
+  const ranked = twoStage ? rank({ scorer: encoder, topK, maxInFlight }) : identity;
   const gathered = tap<ScoredBatch>((batch) => observer?.gathered?.(batch));
   // In two parts: `pipe` has types for nine operators.
   const toNumbers = pipe(
@@ -81,7 +86,7 @@ export function pipeline(parts: PipelineParts): OperatorFunction<SourceBatch, Ou
     spread(),
     timed('microBatch', 'user', microBatch<UpdateUnit>({ maxRows: maxBatchUsers, maxDelayMs })),
     timed('encode', 'user', encode({ encoder, maxInFlight })),
-    timed('score', 'user', score({ scorer: encoder, ...settings.scores, retrieves: heads.retrieval, maxInFlight })),
+    timed('score', 'user', pipe(scored, ranked)),
     timed('answer', 'batch', answer({ encoder, heads, vocabularySize, entityOf, retrieve, now, maxInFlight })),
   );
   return pipe(

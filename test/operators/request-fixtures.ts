@@ -1,6 +1,7 @@
 /** Requests for candidates, and a stand-in for a model that judges them. */
-import type { CandidateScorer } from '../../operators/answer-requests.ts';
+
 import type { Encoder } from '../../operators/encode.ts';
+import type { CandidateScorer } from '../../operators/judge-lists.ts';
 import type { Scorer } from '../../operators/score.ts';
 import type { CandidateVocabulary } from '../../operators/sequence-requests.ts';
 import type { PositionedRequest } from '../../schemas/avro/requests.ts';
