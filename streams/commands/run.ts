@@ -7,6 +7,7 @@ import { LiveTelemetry } from '../live/observe-live.ts';
 import { openLive } from '../live/open-live.ts';
 import { loadConfig } from '../load-config.ts';
 import { requireKafka } from '../require-kafka.ts';
+import { runSinkInside } from '../sink/run-sink.ts';
 import { onInterrupt } from './interrupt.ts';
 import { collect } from './options.ts';
 
@@ -24,8 +25,10 @@ export function addRun(program: Command): void {
         await loadConfig({ file: options.config, environment: process.env, assignments: options.set }),
         options.config,
       );
-      const { kafka, telemetry } = config;
-      const secrets = [kafka.sasl?.password, kafka.schemaRegistry?.password].filter((secret) => secret !== undefined);
+      const { kafka, telemetry, clickhouse } = config;
+      const secrets = [kafka.sasl?.password, kafka.schemaRegistry?.password, clickhouse.password].filter(
+        (secret) => secret !== undefined,
+      );
       const logger = createLogger({ level: telemetry.logLevel, name: kafka.applicationId, secrets });
       const bundle = await loadBundle(config.bundle);
       const told = new LiveTelemetry({ config, bundle, logger, version: program.version() ?? '' });
@@ -47,9 +50,15 @@ export function addRun(program: Command): void {
           logCreator: kafkajsLogCreator(logger),
         });
         told.attach(live);
+        const ended = new AbortController();
+        const inside = config.sink.inside
+          ? runSinkInside(config, logger.child({ part: 'sink' }), AbortSignal.any([interrupt.signal, ended.signal]))
+          : undefined;
         try {
           await live.run(interrupt.signal);
         } finally {
+          ended.abort();
+          await inside;
           await live.close();
         }
       } catch (error) {

@@ -1,11 +1,10 @@
 /** `hstu-streams sink`: the committed topics into ClickHouse. */
 import type { Command } from 'commander';
-import { kafkajsLogCreator } from '../../infra/telemetry/kafkajs-log.ts';
 import { createLogger } from '../../infra/telemetry/log.ts';
 import { loadConfig } from '../load-config.ts';
 import { requireKafka } from '../require-kafka.ts';
-import { SinkTelemetry } from '../sink/observe-sink.ts';
-import { openSink, sinkGroup } from '../sink.ts';
+import { runSink } from '../sink/run-sink.ts';
+import { sinkGroup } from '../sink.ts';
 import { onInterrupt } from './interrupt.ts';
 import { collect } from './options.ts';
 
@@ -32,7 +31,6 @@ export function addSink(program: Command): void {
         name: sinkGroup(kafka.applicationId),
         secrets: secrets.filter((secret) => secret !== undefined),
       });
-      const told = new SinkTelemetry(config, logger);
       const interrupt = onInterrupt(() => {
         logger.info('stopping: storing what was read');
         setTimeout(() => {
@@ -41,20 +39,8 @@ export function addSink(program: Command): void {
         }, kafka.drainTimeoutMs + CLOSE_MS).unref();
       });
       try {
-        const port = await told.listen();
-        const sink = await openSink({ config, observer: told.observer, logCreator: kafkajsLogCreator(logger) });
-        logger.info({ port, clickhouse: sink.where }, `healthz, readyz, metrics on ${port}`);
-        told.attach(sink);
-        try {
-          await sink.run(interrupt.signal);
-        } finally {
-          await sink.close();
-        }
-      } catch (error) {
-        logger.error({ err: error }, 'the sink has failed');
-        throw error;
+        await runSink(config, logger, interrupt.signal);
       } finally {
-        await told.close();
         interrupt.dispose();
       }
     });

@@ -1,11 +1,19 @@
 /** The sink against a real broker and the real ClickHouse engine, over HTTP, each test named by the promise it holds. */
+import { mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { connect } from '../../infra/clickhouse/connect.ts';
 import { readAddress } from '../../infra/clickhouse/engine/engine-file.ts';
 import { runQuery } from '../../infra/clickhouse/queries.ts';
 import { rssOf } from '../../infra/console/memory.ts';
+import { partitionOf } from '../../infra/kafka/action-producer.ts';
+import { statedPartition } from '../../infra/kafka/partition-producer.ts';
 import { until } from '../support/clickhouse-store.ts';
 import { kafkaIsPossible, randomName, sharedKafka } from '../support/kafka-broker.ts';
+import { liveBundle, liveEvents } from '../support/live-bundle.ts';
+import { LiveWorld } from '../support/live-world.ts';
 import { BASE_MS, publishedRecords } from '../support/sink-records.ts';
 import { SinkWorld } from '../support/sink-world.ts';
 
@@ -99,9 +107,12 @@ describe.skipIf(!kafkaIsPossible)('sink', { timeout: 90_000, concurrent: true },
     const last = await world.sink({ clickhouse: world.embedded });
     await last.untilLogged(/"msg":"stored"/);
     await killEngine();
+    // And another takes its share over while it goes on.
+    const beside = await world.sink({ clickhouse: world.embedded });
     for (const table of ['actions', 'embeddings', 'scores', 'quality', 'outcomes']) await world.untilCount(table, events);
     await world.untilCount('dead_letters', events / 50);
-    expect(await last.stop()).toBe(0);
+    await beside.untilLogged(/"partitions":\[\d\]/);
+    expect(await Promise.all([last.stop(), beside.stop()])).toEqual([0, 0]);
     const killed = await contents(world);
     expect(killed).toMatchObject({
       actions: { n: events },
@@ -130,10 +141,10 @@ describe.skipIf(!kafkaIsPossible)('sink', { timeout: 90_000, concurrent: true },
     await world.untilCount('actions', 500);
     await world.door.close();
     const topic = world.config.kafka.topics.userActions;
-    const events = 20_000;
+    const events = 12_000;
     const began = performance.now();
-    for (let from = 500; from < events; from += 1_500)
-      await world.produce(publishedRecords({ ...world, events: Math.min(1_500, events - from), users: 100, from }));
+    for (let from = 500; from < events; from += 1_000)
+      await world.produce(publishedRecords({ ...world, events: Math.min(1_000, events - from), users: 100, from }));
     await sink.untilLogged(/ClickHouse is away/);
     const before = await world.committed(topic);
     const rss = rssOf(sink.pid)!;
@@ -202,5 +213,78 @@ describe.skipIf(!kafkaIsPossible)('sink', { timeout: 90_000, concurrent: true },
       `INSERT INTO scores (run_id, user_id, version, published_at) VALUES ('${world.runId}', 'user-3', 77, '2001-01-01 00:00:00')`,
     );
     expect((await audit()).map(({ remaining }) => remaining)).toEqual([1]);
+  });
+
+  it('answers-for-the-stream: run with the sink inside, its ranks and dispositions, and an erasure from topic to tables', async () => {
+    const name = randomName('inside');
+    const { bundle, path } = await liveBundle();
+    const topics = {
+      userActions: `${name}-actions`,
+      candidateRequests: `${name}-requests`,
+      erasures: `${name}-erasures`,
+      userEmbeddings: `${name}-embeddings`,
+      candidateScores: `${name}-scores`,
+      deadLetters: `${name}-letters`,
+      actionOutcomes: `${name}-outcomes`,
+    };
+    const settings = {
+      sink: { inside: true, port: 0, maxDelayMs: 100 },
+      clickhouse: { path: mkdtempSync(join(tmpdir(), 'hstu-in-')) },
+    };
+    const world = await LiveWorld.create({
+      broker,
+      name,
+      bundlePath: path,
+      bundle,
+      settings: { ...settings, kafka: { topics, partitions: 2 } },
+    });
+    const actions = liveEvents({ events: 400, users: 10 });
+    // Some a second time: duplicates, or, if the window has passed them, late.
+    const instance = await world.start('a');
+    await world.produce([...actions, ...actions.slice(0, 20)]);
+    await instance.untilRunning();
+    await world.untilConsumed(420);
+    const clickhouse = await connect(world.config.clickhouse);
+    const count = async (table: string, where = '1') => {
+      const [row] = await clickhouse.rows<{ n: number }>(
+        `SELECT count() AS n FROM ${table} FINAL WHERE run_id = '${name}' AND ${where}`,
+      );
+      return row!.n;
+    };
+    try {
+      await until(async () => (await count('outcomes')) === 420 && (await count('embeddings')) === 400, 20_000);
+      await until(async () => (await count('scores')) === 400 && (await count('actions')) === 420, 10_000);
+      const outcomes = await world.outputs(topics.actionOutcomes, 'ActionOutcome');
+      const duplicates = outcomes.filter(({ value }) => value?.disposition === 'duplicate').length;
+      expect(duplicates).toBeGreaterThan(5);
+      expect(await count('outcomes', "disposition = 'duplicate'")).toBe(duplicates);
+      expect(await count('quality')).toBe(outcomes.filter(({ value }) => value?.ranked !== undefined).length);
+      const faults = await runQuery(clickhouse, 'faults-by-hour', { run_id: name });
+      expect(faults.reduce((sum, row) => sum + Number(row['duplicates']), 0)).toBe(duplicates);
+
+      const producer = world.kafka.producer({ createPartitioner: statedPartition });
+      await producer.connect();
+      await producer.send({
+        topic: topics.erasures,
+        messages: [{ key: 'user-0', value: null, partition: partitionOf('user-0', 2) }],
+      });
+      await producer.disconnect();
+      await until(async () => {
+        const rows = await runQuery(clickhouse, 'erasure-audit', { run_id: name, user_id: 'user-0' });
+        return (
+          rows.length === 1 &&
+          (await count('actions', "user_id = 'user-0'")) === 0 &&
+          (await count('scores', "user_id = 'user-0'")) === 0
+        );
+      }, 15_000);
+      for (const table of ['embeddings', 'embeddings_current', 'quality', 'outcomes', 'dead_letters'])
+        expect(await count(table, "user_id = 'user-0'")).toBe(0);
+      expect(await runQuery(clickhouse, 'erasure-audit', { run_id: name })).toMatchObject([{ remaining: 0 }]);
+      expect(await count('actions')).toBeGreaterThan(200);
+      expect(await instance.stop()).toBe(0);
+    } finally {
+      await clickhouse.close();
+      await world.close();
+    }
   });
 });
