@@ -3,7 +3,7 @@
  * source → decode → sequence → spread → microBatch → encode → score → rank → answer → gather → assemble → publish → orderedCommit.
  */
 export { type AnswerOptions, answer } from './answer.ts';
-export type { ModelHeads } from './answer-requests.ts';
+export { type AnswerRequestsOptions, answerRequests, type ModelHeads } from './answer-requests.ts';
 export { type AssembleOptions, assemble } from './assemble.ts';
 export { type WindowOptions, windowStartOf } from './block-window.ts';
 export {
@@ -28,7 +28,7 @@ export { type RankOptions, rank } from './rank.ts';
 export { type RetryOptions, retryRetriable } from './retry-retriable.ts';
 export { type ScoreOptions, type Scorer, score } from './score.ts';
 export { type SequenceOptions, sequence, type Tokenizer, type TokenResult } from './sequence.ts';
-export type { CandidateVocabulary, SequenceRequestsOptions } from './sequence-requests.ts';
+export { type CandidateVocabulary, type SequenceRequestsOptions, sequenceRequests } from './sequence-requests.ts';
 export type { SequenceStore } from './sequence-store.ts';
 export { spread } from './spread.ts';
 export { isHeadKey, RESERVED_KEY_PREFIX } from './state-keys.ts';

@@ -1,30 +1,20 @@
 /** Encodes users given as JSON lines, whole or event by event: the library call behind `hstu-streams encode`. */
-import { z } from 'zod';
 import type { HstuEncoder } from '../models/encoder.ts';
 import type { Bundle } from '../models/hstu/bundle.ts';
 import { Tokenizer } from '../models/hstu/tokenizer.ts';
 import { windowStartOf } from '../operators/index.ts';
-import { describeIssues } from '../schemas/config.ts';
+import { servesRetrieval } from '../schemas/bundle-config.ts';
 import type { EncodeSegment } from '../schemas/encoding.ts';
-import { type ErrorCode, messageOf } from '../schemas/errors.ts';
 import { pageDigests } from '../schemas/sequence-digest.ts';
+import { type LineFault, lineTokens, readLine, userLine } from './user-lines.ts';
 
 export interface EncodeLinesOptions {
   /** `full`: one encode of the window. `incremental`: one event at a time through the cache. Equal, or it is a defect. */
   readonly mode: 'full' | 'incremental';
-  /** Best entities to list, nothing filtered; 0 for none. */
+  /** Best entities to list, nothing filtered; 0 for none. A bundle that only ranks has none. */
   readonly topK: number;
   /** Whether to return every row of the window. */
   readonly rows: boolean;
-}
-
-/** Why a line, or one of its events, was not encoded. */
-export interface LineFault {
-  readonly code: ErrorCode;
-  readonly step: 'decode' | 'sequence' | 'encode';
-  readonly message: string;
-  /** Index in `events`; absent when the whole line is at fault. */
-  readonly event?: number;
 }
 
 export interface EncodedLine {
@@ -35,19 +25,13 @@ export interface EncodedLine {
   readonly deadLetters?: readonly LineFault[];
 }
 
-const lineSchema = z.object({
-  userId: z.string().min(1),
-  events: z.array(
-    z.object({ entity: z.string().min(1), eventTimeMs: z.number().int().nonnegative(), action: z.string().min(1).optional() }),
-  ),
-  queryTimeMs: z.number().int().nonnegative().optional(),
-});
-
 /** A line that can be encoded. */
 interface Prepared {
   readonly userId: string;
+  /** Of all events; `tokensAnEvent` of each. */
   readonly entities: Int32Array;
   readonly timesS: Float64Array;
+  readonly tokensAnEvent: number;
   readonly queryTimeS: number;
   readonly faults: readonly LineFault[];
 }
@@ -91,36 +75,28 @@ export class LineEncoder {
   }
 
   #prepare(line: string): Prepared | { readonly userId?: string; readonly fault: readonly LineFault[] } {
-    let json: unknown;
-    try {
-      json = JSON.parse(line);
-    } catch (cause) {
-      return { fault: [{ code: 'RECORD_MALFORMED', step: 'decode', message: `not JSON: ${messageOf(cause)}` }] };
-    }
-    const parsed = lineSchema.safeParse(json);
-    if (!parsed.success) {
-      const message = describeIssues(parsed.error, json).map((issue) => issue.trim());
-      return { fault: [{ code: 'FIELD_INVALID', step: 'decode', message: message.join('; ') }] };
-    }
-    const { userId, events, queryTimeMs } = parsed.data;
-    const defaultAction = this.#bundle.config.actions.encoded[0]!;
-    const faults: LineFault[] = [];
-    const tokens: { entity: number; timeMs: number }[] = [];
-    for (const [event, { entity, eventTimeMs, action = defaultAction }] of events.entries()) {
-      const token = this.#tokenizer.token({ action, entity });
-      if (token.kind === 'token') tokens.push({ entity: token.entity, timeMs: eventTimeMs });
-      else if (token.kind === 'refuse') faults.push({ code: token.code, step: 'sequence', message: token.message, event });
-    }
+    const read = readLine(userLine, line);
+    if ('fault' in read) return read;
+    const { userId, events, queryTimeMs } = read.value;
+    const { tokens, faults } = lineTokens(events, this.#tokenizer, this.#bundle.config.actions.encoded[0]!);
     if (tokens.length === 0) {
       const message = `no event can be encoded (of ${events.length})`;
       return { userId, fault: [...faults, { code: 'FIELD_INVALID', step: 'sequence', message }] };
     }
-    tokens.sort((a, b) => a.timeMs - b.timeMs);
     const seconds = (ms: number) => Math.floor(ms / 1000);
+    const each = tokens.flatMap(({ entity, second, timeMs }) =>
+      second === undefined
+        ? [[entity, timeMs]]
+        : [
+            [entity, timeMs],
+            [second, timeMs],
+          ],
+    );
     return {
       userId,
-      entities: Int32Array.from(tokens, (token) => token.entity),
-      timesS: Float64Array.from(tokens, (token) => seconds(token.timeMs)),
+      entities: Int32Array.from(each, ([token]) => token!),
+      timesS: Float64Array.from(each, ([, timeMs]) => seconds(timeMs!)),
+      tokensAnEvent: each.length / tokens.length,
       queryTimeS: seconds(queryTimeMs ?? tokens.at(-1)!.timeMs),
       faults,
     };
@@ -137,12 +113,13 @@ export class LineEncoder {
     let rows: Float32Array[] = [];
     let windowStart = 0;
     const total = line.entities.length;
-    for (let done = 0; done < total; done += EVENTS_AT_ONCE) {
+    const step = line.tokensAnEvent;
+    for (let done = 0; done < total; done += step * EVENTS_AT_ONCE) {
       const segments: EncodeSegment[] = [];
-      for (let n = done + 1; n <= Math.min(total, done + EVENTS_AT_ONCE); n++) {
+      for (let n = done + step; n <= Math.min(total, done + step * EVENTS_AT_ONCE); n += step) {
         const window = this.#windowOf(line, n, n === total ? line.queryTimeS : line.timesS[n - 1]!);
         const slid = window.windowStart !== (segments.at(-1)?.windowStart ?? windowStart);
-        segments.push({ ...window, from: slid ? 0 : Math.max(0, window.entities.length - 2) });
+        segments.push({ ...window, from: slid ? 0 : Math.max(0, window.entities.length - step - 1) });
       }
       const [result] = await this.#encoder.encode([{ userId: key, segments }]);
       for (const [i, segment] of segments.entries()) {
@@ -153,7 +130,7 @@ export class LineEncoder {
     return rows;
   }
 
-  /** The block window after the first `n` events. */
+  /** The block window after the first `n` tokens. */
   #windowOf({ entities, timesS }: Prepared, n: number, queryTimeS: number): EncodeSegment {
     const start = windowStartOf(n, this.#bundle.config.window);
     const window = { entities: entities.slice(start, n), timesS: timesS.slice(start, n) };
@@ -166,7 +143,7 @@ export class LineEncoder {
   }
 
   async #topK(embedding: Float32Array): Promise<{ entity: string; score: number }[]> {
-    if (this.#options.topK === 0) return [];
+    if (this.#options.topK === 0 || !servesRetrieval(this.#bundle.config)) return [];
     const nothing = new Int32Array(1);
     const request = { rows: embedding.slice(), targets: nothing, seen: nothing, seenCount: nothing, topK: this.#options.topK };
     const [result] = await this.#encoder.score([request]);
