@@ -2,6 +2,7 @@
 
 import { startProgress } from '../infra/console/progress.ts';
 import { table } from '../infra/console/table.ts';
+import { benchAnalytics } from './analytics.ts';
 import { benchEncode } from './encode.ts';
 import { benchKafka, KAFKA_FIGURES } from './kafka.ts';
 import { commit, machine } from './measure.ts';
@@ -9,7 +10,7 @@ import { benchRestore, RESTORE_FIGURES } from './restore.ts';
 import { benchScore, SCORE_FIGURES } from './score.ts';
 
 /** By name: prints its figures. */
-const benchmarks: Readonly<Record<string, (asJson: boolean) => Promise<void>>> = { encode, score, kafka, restore };
+const benchmarks: Readonly<Record<string, (asJson: boolean) => Promise<void>>> = { encode, score, kafka, restore, analytics };
 
 const [name = 'encode', ...flags] = process.argv.slice(2);
 const benchmark = Object.hasOwn(benchmarks, name) ? benchmarks[name] : undefined;
@@ -76,4 +77,13 @@ async function restore(asJson: boolean): Promise<void> {
   progress.stop();
   if (asJson) console.log(JSON.stringify({ restore: figures }));
   else console.log(table([{ ...figures }]));
+}
+
+async function analytics(asJson: boolean): Promise<void> {
+  const progress = startProgress('analytics', 24);
+  let done = 0;
+  const figures = await benchAnalytics((label) => progress.update(done++, label));
+  progress.stop();
+  if (asJson) console.log(JSON.stringify({ machine: machine(), commit: commit(), analytics: figures }));
+  else console.log(table(figures.map((figure) => ({ ...figure }))));
 }
