@@ -23,6 +23,7 @@ export const ERROR_CODES = {
   STORE_UNAVAILABLE: { fault: 'config', retriable: false },
   KAFKA_AUTHENTICATION: { fault: 'config', retriable: false },
   KAFKA_AUTHORIZATION: { fault: 'config', retriable: false },
+  KAFKA_REFUSED: { fault: 'config', retriable: false },
   TOPICS_INVALID: { fault: 'config', retriable: false },
   STATE_INCOMPATIBLE: { fault: 'config', retriable: false },
   KAFKA_UNAVAILABLE: { fault: 'runtime', retriable: true },

@@ -28,7 +28,8 @@ export class ChangelogReader {
   readonly #topic: string;
   readonly #fetcher: PartitionFetcher;
   readonly #waiting = new Map<number, () => void>();
-  #failure: PipelineError | undefined;
+  /** By partition that is being read: what ended the reading. */
+  readonly #failures = new Map<number, PipelineError | undefined>();
 
   constructor(kafka: Kafka, topic: string) {
     this.#topic = topic;
@@ -37,7 +38,7 @@ export class ChangelogReader {
       maxBytesPerFetch: MAX_BYTES_PER_FETCH,
       onData: ({ partition }) => this.#waiting.get(partition)?.(),
       onError: (error) => {
-        this.#failure = error;
+        for (const partition of this.#failures.keys()) this.#failures.set(partition, error);
         for (const wake of this.#waiting.values()) wake();
       },
     });
@@ -63,14 +64,15 @@ export class ChangelogReader {
     const { end } = await this.offsets(partition);
     let position = from;
     if (position >= end) return position;
-    this.#failure = undefined;
+    this.#failures.set(partition, undefined);
     this.#fetcher.assign(at, from);
     try {
       while (position < end) {
         signal.throwIfAborted();
-        if (this.#failure !== undefined) throw this.#failure;
+        const failure = this.#failures.get(partition);
+        if (failure !== undefined) throw failure;
         const { records, nextOffset } = this.#fetcher.take(at, Number.MAX_SAFE_INTEGER);
-        if (nextOffset === position) await this.#data(partition, signal);
+        if (!(nextOffset > position)) await this.#data(partition, signal);
         else {
           await apply({ records, nextOffset }, end);
           position = nextOffset;
@@ -80,6 +82,7 @@ export class ChangelogReader {
     } finally {
       this.#fetcher.unassign(at);
       this.#waiting.delete(partition);
+      this.#failures.delete(partition);
     }
   }
 

@@ -19,7 +19,7 @@ export interface MembershipHandlers {
 
 /** How often kafkajs looks whether a heartbeat is due, ms. */
 const TICK_MS = 200;
-/** A coordinator that is loading, or moving, lets join within this, ms. */
+/** A coordinator that is loading, or moving, lets join within this, ms; and a rebalance that waits for a slow member its own time. */
 const JOIN_WITHIN_MS = 60_000;
 
 /**
@@ -30,6 +30,7 @@ export class GroupMembership {
   readonly #consumer: Consumer;
   readonly #topics: readonly string[];
   readonly #handlers: MembershipHandlers;
+  readonly #rebalanceTimeoutMs: number;
   #owned: readonly number[] = [];
   #joined = false;
   #leaving = false;
@@ -38,6 +39,7 @@ export class GroupMembership {
   constructor(kafka: Kafka, config: KafkaConfig, topics: readonly string[], handlers: MembershipHandlers) {
     this.#topics = topics;
     this.#handlers = handlers;
+    this.#rebalanceTimeoutMs = config.rebalanceTimeoutMs;
     const { applicationId, sessionTimeoutMs, heartbeatIntervalMs, rebalanceTimeoutMs } = config;
     this.#consumer = kafka.consumer({
       groupId: applicationId,
@@ -90,7 +92,7 @@ export class GroupMembership {
       await this.#consumer.connect();
       await this.#consumer.subscribe({ topics: [...this.#topics] });
       await this.#consumer.run({ autoCommit: false, eachBatchAutoResolve: false, eachBatch: () => Promise.resolve() });
-      await within(joined, JOIN_WITHIN_MS);
+      await within(joined, JOIN_WITHIN_MS + this.#rebalanceTimeoutMs);
     } catch (thrown) {
       throw kafkaError(thrown, `joining the group to read ${this.#topics.join(', ')}`);
     }

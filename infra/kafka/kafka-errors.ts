@@ -12,6 +12,14 @@ interface KafkaFault {
 
 const FENCED = new Set(['INVALID_PRODUCER_EPOCH', 'PRODUCER_FENCED', 'INVALID_PRODUCER_ID_MAPPING', 'INVALID_TXN_STATE']);
 const DENIED = /AUTHORIZATION_FAILED$/;
+/** Refused for what it is: it would be refused again. With the setting that mends it. */
+const REFUSED: Readonly<Record<string, string>> = {
+  MESSAGE_TOO_LARGE: 'raise max.message.bytes of the topic and message.max.bytes of the broker',
+  RECORD_LIST_TOO_LARGE: 'raise max.message.bytes of the topic and message.max.bytes of the broker',
+  INVALID_TRANSACTION_TIMEOUT: 'lower kafka.transactionTimeoutMs, or raise transaction.max.timeout.ms of the broker',
+  INVALID_SESSION_TIMEOUT: 'set kafka.sessionTimeoutMs within the group.*.session.timeout.ms of the broker',
+  UNSUPPORTED_FOR_MESSAGE_FORMAT: 'the topic holds a message format of before Kafka 0.11',
+};
 /** What Node's TLS says of a certificate; see its `tls` documentation, "X509 certificate error codes". */
 const CERTIFICATE = /CERT_|SELF_SIGNED|UNABLE_TO_(GET_ISSUER|VERIFY)|ERR_TLS|certificate|SSL routines|wrong version number/i;
 /** How Node tells that the other side closed while TLS was being agreed on: a broker that stops, or one that does not speak TLS. */
@@ -23,7 +31,7 @@ const CUT_OFF_IN_LOGIN = /closed connection|connection (closed|error|timeout)|no
  * The error of ours for what a call to Kafka threw.
  *
  * @param what the call in words, `fetching from user-actions`
- * @returns `KAFKA_AUTHENTICATION`, `KAFKA_AUTHORIZATION` (final: the deployment must be mended), `PRODUCER_FENCED` (another
+ * @returns `KAFKA_AUTHENTICATION`, `KAFKA_AUTHORIZATION`, `KAFKA_REFUSED` (final: the deployment must be mended), `PRODUCER_FENCED` (another
  *   instance owns the partition now), `KAFKA_UNAVAILABLE` (no broker answers) or `KAFKA_FAILED`, the retriable rest
  */
 export function kafkaError(thrown: unknown, what: string): PipelineError {
@@ -43,6 +51,8 @@ export function kafkaError(thrown: unknown, what: string): PipelineError {
     return error('KAFKA_UNAVAILABLE', ' (the broker closed: it stops, or does not speak TLS there; check kafka.ssl)');
   const denied = faults.find(({ type }) => type !== undefined && DENIED.test(type));
   if (denied !== undefined) return error('KAFKA_AUTHORIZATION', ` (grant the user of kafka.sasl the ACL: ${denied.type})`);
+  const refused = faults.find(({ type }) => type !== undefined && Object.hasOwn(REFUSED, type));
+  if (refused !== undefined) return error('KAFKA_REFUSED', ` (${REFUSED[refused.type!]})`);
   if (some(({ type }) => type !== undefined && FENCED.has(type))) return error('PRODUCER_FENCED');
   if (some(({ name, code }) => name === 'KafkaJSNoBrokerAvailableError' || code === 'ECONNREFUSED' || code === 'ENOTFOUND'))
     return error('KAFKA_UNAVAILABLE', ' (check kafka.brokers; `hstu-streams up` starts one on this machine)');

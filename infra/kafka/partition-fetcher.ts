@@ -23,6 +23,8 @@ export interface PartitionFetcherOptions {
   /** A fault that waiting does not mend, or has not mended for a minute. All is unassigned; `assign` begins anew. */
   readonly onError: (error: PipelineError) => void;
   /** Records were deleted by retention before they were read: the fetcher goes on at `to`. */
+  /** A fault that is tried again: told once, until a fetch has succeeded. */
+  readonly onTrouble?: (error: PipelineError) => void;
   readonly onSkipped?: (at: TopicPartition, from: number, to: number) => void;
 }
 
@@ -45,7 +47,8 @@ const GIVE_UP_AFTER_MS = 60_000;
 const RETRY_DELAY_MS = 200;
 
 export class PartitionFetcher {
-  readonly #options: Required<Omit<PartitionFetcherOptions, 'onSkipped'>> & Pick<PartitionFetcherOptions, 'onSkipped'>;
+  readonly #options: Required<Omit<PartitionFetcherOptions, 'onSkipped' | 'onTrouble'>> &
+    Pick<PartitionFetcherOptions, 'onSkipped' | 'onTrouble'>;
   readonly #kafka: Kafka;
   readonly #partitions = new Map<string, Buffered>();
   #cluster: Cluster;
@@ -91,10 +94,10 @@ export class PartitionFetcher {
     this.#partitions.delete(keyOf(at));
   }
 
-  /** Takes up to `max` records, oldest first; `nextOffset` is where the record after them is to be found. */
+  /** Takes up to `max` records, oldest first; `nextOffset` is where the record after them is to be found; NaN where `at` is not read. */
   take(at: TopicPartition, max: number): { readonly records: readonly SourceRecord[]; readonly nextOffset: number } {
     const held = this.#partitions.get(keyOf(at));
-    if (held === undefined) return { records: [], nextOffset: 0 };
+    if (held === undefined) return { records: [], nextOffset: Number.NaN };
     const records = held.records.length <= max ? held.records : held.records.slice(0, max);
     held.records = held.records.length <= max ? [] : held.records.slice(max);
     for (const record of records) held.bytes -= sizeOf(record);
@@ -258,6 +261,7 @@ export class PartitionFetcher {
     if (this.#stopped || this.#retry !== undefined) return;
     const error = kafkaError(thrown, 'fetching');
     const now = performance.now();
+    if (this.#failingSinceMs === undefined) this.#options.onTrouble?.(error);
     this.#failingSinceMs ??= now;
     if (!error.retriable || now - this.#failingSinceMs > GIVE_UP_AFTER_MS) {
       this.#stop(error);

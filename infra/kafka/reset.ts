@@ -63,9 +63,9 @@ export async function executeReset(
   config: Config & { readonly kafka: KafkaConfig },
   { group, offsets, changelog, stateFolder }: ResetPlan,
 ): Promise<void> {
-  if (stateFolder !== undefined) await rm(stateFolder, { recursive: true, force: true });
   await withAdmin(kafka, 'resetting', async (admin) => {
     await requireInactive(admin, group);
+    if (stateFolder !== undefined) await rm(stateFolder, { recursive: true, force: true });
     if (changelog !== undefined) {
       await admin.deleteTopics({ topics: [changelog] });
       await gone(admin, changelog);

@@ -8,6 +8,9 @@ const DAY_MS = 86_400_000;
 /** How long tombstones stay in a compacted topic: a local store older than this is not to be brought up to date from it. */
 export const TOMBSTONES_KEPT_MS = 7 * DAY_MS;
 
+/** Room for one output record of any size that we make: an answer to 10,000 candidates with long ids. */
+const MAX_OUTPUT_BYTES = 12 * 2 ** 20;
+
 export interface TopicSpec {
   readonly name: string;
   readonly role: keyof KafkaConfig['topics'];
@@ -25,9 +28,13 @@ export const inputTopics = ({ topics }: KafkaConfig): readonly string[] => [
 
 export function topicSpecs(config: KafkaConfig): readonly TopicSpec[] {
   const { topics, maxRecordBytes } = config;
-  const maxMessageBytes = String(Math.max(1_048_588, 2 * maxRecordBytes));
+  const maxMessageBytes = String(Math.max(MAX_OUTPUT_BYTES, 2 * maxRecordBytes));
   const deleted = (retentionMs: number) => ({ 'cleanup.policy': 'delete', 'retention.ms': String(retentionMs) });
-  const compacted = { 'cleanup.policy': 'compact', 'delete.retention.ms': String(TOMBSTONES_KEPT_MS) };
+  const compacted = {
+    'cleanup.policy': 'compact',
+    'delete.retention.ms': String(TOMBSTONES_KEPT_MS),
+    'max.message.bytes': maxMessageBytes,
+  };
   const spec = (role: TopicSpec['role'], name: string, settings: TopicSpec['settings']): TopicSpec => ({ role, name, settings });
   return [
     spec('userActions', topics.userActions, deleted(7 * DAY_MS)),
@@ -37,7 +44,9 @@ export function topicSpecs(config: KafkaConfig): readonly TopicSpec[] {
     // An answer to a full list is as large as the request, and the scores.
     spec('candidateScores', topics.candidateScores, { ...deleted(DAY_MS), 'max.message.bytes': maxMessageBytes }),
     spec('deadLetters', topics.deadLetters, { ...deleted(30 * DAY_MS), 'max.message.bytes': maxMessageBytes }),
-    ...(topics.actionOutcomes === undefined ? [] : [spec('actionOutcomes', topics.actionOutcomes, deleted(7 * DAY_MS))]),
+    ...(topics.actionOutcomes === undefined
+      ? []
+      : [spec('actionOutcomes', topics.actionOutcomes, { ...deleted(7 * DAY_MS), 'max.message.bytes': maxMessageBytes })]),
     spec('changelog', changelogOf(config), {
       ...compacted,
       'min.cleanable.dirty.ratio': '0.3',
@@ -108,9 +117,28 @@ export async function createTopics(kafka: Kafka, config: KafkaConfig): Promise<r
         configEntries: Object.entries(settings).map(([key, value]) => ({ name: key, value })),
       }),
     );
-    await admin.createTopics({ topics, waitForLeaders: true });
+    // Waited for by ourselves: kafkajs gives up on a broker that has not heard of a topic yet.
+    await admin.createTopics({ topics, waitForLeaders: false });
+    await untilLed(
+      admin,
+      missing.map(({ name }) => name),
+    );
   });
   return missing.map(({ name }) => name);
+}
+
+/** Waits until every partition has a leader. */
+async function untilLed(admin: Admin, names: readonly string[]): Promise<void> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      const { topics } = await admin.fetchTopicMetadata({ topics: [...names] });
+      if (topics.every(({ partitions }) => partitions.length > 0 && partitions.every(({ leader }) => leader >= 0))) return;
+    } catch (thrown) {
+      if (attempt >= 50) throw thrown;
+    }
+    if (attempt >= 50) throw new PipelineError('KAFKA_FAILED', `${names.join(', ')}: made, and still without leaders after 10 s`);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
 }
 
 /**
@@ -141,12 +169,28 @@ export function checkTopics(states: readonly TopicState[], config: KafkaConfig):
   return [...counts][0]!;
 }
 
-/** Runs `use` with a connected admin client, and closes it. */
+/** Says of a coordinator that it is being elected, or reads its log: it passes. */
+const LOADING = /COORDINATOR|GROUP_LOAD_IN_PROGRESS/;
+const LOADING_TRIES = 40;
+
+/**
+ * Runs `use` with a connected admin client, and closes it; again, while a coordinator is not ready to answer.
+ *
+ * @throws PipelineError as `kafkaError` says
+ */
 export async function withAdmin<T>(kafka: Kafka, what: string, use: (admin: Admin) => Promise<T>): Promise<T> {
   const admin = kafka.admin();
   try {
     await admin.connect();
-    return await use(admin);
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await use(admin);
+      } catch (thrown) {
+        const { type, cause } = thrown as { readonly type?: string; readonly cause?: { readonly type?: string } };
+        if (attempt >= LOADING_TRIES || !LOADING.test(type ?? cause?.type ?? '')) throw thrown;
+        await new Promise((resolve) => setTimeout(resolve, 250));
+      }
+    }
   } catch (thrown) {
     throw kafkaError(thrown, what);
   } finally {

@@ -65,8 +65,12 @@ export async function takeFolder(folder: string): Promise<OwnedFolder> {
     removeStale(path, draft, text);
   }
   const heartbeat = setInterval(() => {
-    // A folder that was removed under us needs no heartbeat; the next write will say so.
-    attempt('ENOENT', () => utimesSync(path, new Date(), new Date()));
+    // A folder that was removed under us, or can no longer be written, needs no heartbeat; the next write will say so.
+    try {
+      utimesSync(path, new Date(), new Date());
+    } catch {
+      clearInterval(heartbeat);
+    }
   }, HEARTBEAT_MS).unref();
   return {
     before,

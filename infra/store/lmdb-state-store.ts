@@ -73,7 +73,7 @@ export async function openStateStore({ path, mapSizeBytes = DEFAULT_MAP_BYTES }:
 
 function problemOf(path: string, { before }: OwnedFolder): string | undefined {
   if (before === 'machine-stopped') return 'the machine stopped, or may have, while the store was open';
-  return checkDataFile(join(path, DATA_FILE), { deep: before === 'killed' });
+  return checkDataFile(join(path, DATA_FILE));
 }
 
 function removeFiles(path: string): void {

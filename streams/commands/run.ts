@@ -26,7 +26,8 @@ export function addRun(program: Command): void {
         options.config,
       );
       const { kafka, telemetry, clickhouse } = config;
-      const secrets = [kafka.sasl?.password, kafka.schemaRegistry?.password, clickhouse.password].filter(
+      const keyPassphrase = typeof kafka.ssl === 'object' ? kafka.ssl.keyPassphrase : undefined;
+      const secrets = [kafka.sasl?.password, keyPassphrase, kafka.schemaRegistry?.password, clickhouse.password].filter(
         (secret) => secret !== undefined,
       );
       const logger = createLogger({ level: telemetry.logLevel, name: kafka.applicationId, secrets });

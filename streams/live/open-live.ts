@@ -78,6 +78,7 @@ export async function openLive({
     maxBufferedBytes: config.kafka.maxBufferedBytes,
     onData: ({ partition }) => stream.tasks.get(partition)?.source.notify(),
     onError: (error) => stream.fail(error),
+    onTrouble: (error) => observer.onNotice?.('fetching fails; it is tried again', { code: error.code, reason: error.message }),
     onSkipped: ({ topic, partition }, from, to) => observer.onLost?.({ topic, partition }, from, to),
   });
   const signature = signatureOf(bundle, config.sequence.seenLimit);
@@ -89,6 +90,8 @@ export async function openLive({
     return outputRecords(codec, config.kafka.topics, batch, publishedAtMs);
   };
   const atLeastOnce = config.kafka.delivery === 'at-least-once';
+  // A tombstone, and what follows it, is written by the partition's owner alone: a zombie must not bring an erased user back.
+  const inTransaction = (batch: OutputBatch) => !atLeastOnce || (batch.erased?.length ?? 0) > 0;
   const task: TaskParts = {
     kafka,
     config,
@@ -101,7 +104,7 @@ export async function openLive({
     topics,
     // Decoding is synchronous: the schemas of a batch are fetched before it is let on.
     prepare: registry && ((records) => registry.ensure(schemaIdsOf(records))),
-    outputs: toRecords,
+    outputs: (batch) => (inTransaction(batch) ? toRecords(batch) : new Map()),
     committedOffsets: (partition) => committedOffsets(kafka, config.kafka.applicationId, topics, partition),
     now: Date.now,
     observer,
@@ -124,7 +127,7 @@ export async function openLive({
       encoder,
       // Exactly once, outputs are part of the commit's transaction.
       publisher: {
-        publish: (batch) => (atLeastOnce ? outputs.send(batch.source.partition, toRecords(batch)) : Promise.resolve()),
+        publish: (batch) => (inTransaction(batch) ? Promise.resolve() : outputs.send(batch.source.partition, toRecords(batch))),
       },
       now: Date.now,
       ...(pipelineObserver !== undefined && { observer: pipelineObserver }),

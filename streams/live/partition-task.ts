@@ -26,7 +26,7 @@ export interface TaskParts {
   readonly hotUsersPerPartition: number;
   readonly topics: readonly string[];
   readonly prepare?: ((records: readonly SourceRecord[]) => Promise<void>) | undefined;
-  /** Outputs as records by topic. */
+  /** What of the batch belongs into the commit's transaction beside the state, by topic. */
   readonly outputs: (batch: OutputBatch) => OutgoingRecords;
   /** Next offset that the group has committed, by topic; absent for none. */
   readonly committedOffsets: (partition: number) => Promise<InputPositions>;
@@ -136,12 +136,12 @@ export class PartitionTask {
   }
 
   async #commit(batch: OutputBatch): Promise<void> {
-    const { outputs, config, signature, now, observer } = this.#parts;
+    const { outputs, signature, now, observer } = this.#parts;
     const began = performance.now();
     const inputs = { ...this.#inputs, [batch.source.topic]: batch.source.nextOffset };
     const changes: readonly StateChange[] = batch.state?.changes ?? [];
     const position: StatePosition = { stateId: this.#state.stateId, inputs, signature };
-    const records = new Map<string, readonly OutgoingRecord[]>(config.kafka.delivery === 'exactly-once' ? outputs(batch) : []);
+    const records = new Map<string, readonly OutgoingRecord[]>(outputs(batch));
     records.set(this.#changelog, [...changes, { key: POSITION_KEY, value: encodePosition(position) }]);
     const ends = await this.#producer.commit({ records, inputs: { [batch.source.topic]: batch.source.nextOffset } });
     this.#inputs = inputs;

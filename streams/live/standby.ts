@@ -10,6 +10,9 @@ export interface StandbyOptions {
   readonly intervalMs?: number;
 }
 
+/** After a fault, a partition is left alone for this long, ms. */
+const RETRY_MS = 60_000;
+
 /**
  * Follows every partition that this instance does not own, so that taking one over reads a second's worth of changelog, not
  * all of it. A fault here is told and stops nothing: without a standby the state is restored as ever.
@@ -18,8 +21,8 @@ export class Standby {
   readonly #parts: RestoreParts;
   readonly #options: Required<StandbyOptions>;
   readonly #stores = new Map<number, LmdbStateStore>();
-  /** Partitions that cannot be followed, which was said. */
-  readonly #given = new Set<number>();
+  /** Partitions that could not be followed, which was said, and when to try again: `performance.now()`, ms. */
+  readonly #retryAtMs = new Map<number, number>();
   #owned: readonly number[] = [];
   #stop = new AbortController();
   #round: Promise<void> = Promise.resolve();
@@ -61,7 +64,8 @@ export class Standby {
   async #run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       for (let partition = 0; partition < this.#options.partitions && !signal.aborted; partition++)
-        if (!this.#owned.includes(partition) && !this.#given.has(partition)) await this.#advance(partition, signal);
+        if (!this.#owned.includes(partition) && performance.now() >= (this.#retryAtMs.get(partition) ?? 0))
+          await this.#advance(partition, signal);
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, this.#options.intervalMs);
         signal.addEventListener('abort', () => (clearTimeout(timer), resolve()), { once: true });
@@ -84,7 +88,7 @@ export class Standby {
       this.#stores.set(partition, restored.store);
     } catch (error) {
       if (signal.aborted) return;
-      this.#given.add(partition);
+      this.#retryAtMs.set(partition, performance.now() + RETRY_MS);
       this.#parts.observer.onNotice?.('a partition cannot be followed as a standby', { partition, reason: messageOf(error) });
     }
   }
