@@ -6,6 +6,7 @@ import { benchAnalytics } from './analytics.ts';
 import { benchEncode } from './encode.ts';
 import { benchKafka, KAFKA_FIGURES } from './kafka.ts';
 import { commit, machine } from './measure.ts';
+import { benchReplay, REPLAY_FIGURES } from './replay.ts';
 import { benchRestore, RESTORE_FIGURES } from './restore.ts';
 import { benchScore, SCORE_FIGURES } from './score.ts';
 
@@ -86,4 +87,20 @@ async function analytics(asJson: boolean): Promise<void> {
   progress.stop();
   if (asJson) console.log(JSON.stringify({ machine: machine(), commit: commit(), analytics: figures }));
   else console.log(table(figures.map((figure) => ({ ...figure }))));
+}
+
+async function replay(asJson: boolean): Promise<void> {
+  const progress = startProgress('replay', REPLAY_FIGURES);
+  const figures = await benchReplay((done, label) => progress.update(done, label));
+  progress.stop();
+  if (asJson) console.log(JSON.stringify({ replay: figures.map(({ peaks: _, ...figure }) => figure) }));
+  else
+    console.log(
+      table(
+        figures.map(({ peaks, peakRssBytes: _, ...figure }) => ({
+          ...figure,
+          ...Object.fromEntries(peaks.map(({ events, peakRssBytes }) => [`peak MiB, ${events} events`, peakRssBytes / 2 ** 20])),
+        })),
+      ),
+    );
 }

@@ -54,18 +54,35 @@ export class AttentionBias {
     }
   }
 
-  /** Times are sorted, so the bucket moves little from key to key: walking from the last one costs O(1) a key, amortised. */
+  /** Times are sorted, so keys of one bucket lie together, and the next bucket is rarely far: two comparisons a key. */
   #bucketsOf(nextTimeS: number, timesS: Float64Array, from: number, to: number): Uint8Array {
     if (this.#buckets.length < to - from) this.#buckets = new Uint8Array(2 * (to - from));
     const buckets = this.#buckets;
     const thresholds = this.#thresholds;
-    let bucket = 0;
-    for (let j = from; j < to; j++) {
-      const distance = Math.max(1, Math.abs(nextTimeS - timesS[j]!));
-      while (bucket < thresholds.length && thresholds[bucket]! <= distance) bucket++;
-      while (bucket > 0 && thresholds[bucket - 1]! > distance) bucket--;
-      buckets[j - from] = bucket;
+    for (let j = from; j < to; ) {
+      const bucket = this.#bucketOf(nextTimeS - timesS[j]!);
+      const least = bucket === 0 ? Number.NEGATIVE_INFINITY : thresholds[bucket - 1]!;
+      const most = bucket === thresholds.length ? Number.POSITIVE_INFINITY : thresholds[bucket]!;
+      for (; j < to; j++) {
+        const distance = Math.abs(nextTimeS - timesS[j]!);
+        if (distance < least || distance >= most) break;
+        buckets[j - from] = bucket;
+      }
     }
     return buckets;
+  }
+
+  /** How many thresholds are at most the distance. */
+  #bucketOf(distance: number): number {
+    const thresholds = this.#thresholds;
+    const d = Math.max(1, Math.abs(distance));
+    let low = 0;
+    let high = thresholds.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (thresholds[middle]! <= d) low = middle + 1;
+      else high = middle;
+    }
+    return low;
   }
 }

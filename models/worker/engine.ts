@@ -33,6 +33,8 @@ export interface EngineOptions {
   readonly prefillRows?: number;
   /** Candidates judged at once: the fixed size of a micro-batch. @default 128 */
   readonly candidateRows?: number;
+  /** `cuda`: graphs run there, and K and V of every step are copied to it from host memory. @default 'cpu' */
+  readonly provider?: 'cpu' | 'cuda';
 }
 
 export interface EngineStats {
@@ -57,7 +59,7 @@ export class EncoderEngine {
   /** @param cacheOf tests give a cache that is wrong on purpose, to show that the law would notice */
   constructor(
     bundle: Bundle,
-    { kvBudgetBytes, pageLength = 8, prefillRows = 512, candidateRows = 128 }: EngineOptions,
+    { kvBudgetBytes, pageLength = 8, prefillRows = 512, candidateRows = 128, provider = 'cpu' }: EngineOptions,
     cacheOf: (options: KvCacheOptions) => KvCache = (options) => new KvCache(options),
   ) {
     const { config, digest } = bundle;
@@ -69,7 +71,7 @@ export class EncoderEngine {
       pageLength,
       maxRows: Math.max(1, config.window.maxLength - 1),
     });
-    this.#sessions = new Sessions(bundle);
+    this.#sessions = new Sessions(bundle, provider);
     this.#histories = new HistoryEncoder(bundle, this.#cache, this.#sessions, prefillRows);
     this.#bulk = new BulkEncoder(bundle, this.#sessions);
     this.#scorer = new Scorer(bundle, this.#sessions);
@@ -103,7 +105,7 @@ export class EncoderEngine {
 
   /**
    * The same answers for users that will not be met again: windows are encoded whole, many users together, and nothing is left
-   * in the cache. Only where late events give one window several segments does the cache carry rows from one to the next.
+   * in the cache. Only where late events give one window many segments does the cache carry rows from one to the next.
    *
    * @throws PipelineError `ENCODER_FAILED` for a bundle whose rows change with later events: it must be stepped
    */
@@ -115,8 +117,7 @@ export class EncoderEngine {
     const chains: { readonly chain: EncodeRequest; readonly request: number; readonly at: number }[] = [];
     for (const [request, { userId, segments }] of requests.entries())
       for (const { at, segments: ofWindow } of byWindow(segments)) {
-        const [first] = ofWindow;
-        if (ofWindow.length === 1 && this.#bulk.takes(first!.entities.length)) alone.push({ segment: first!, request, at });
+        if (this.#bulk.takes(ofWindow)) ofWindow.forEach((segment, k) => alone.push({ segment, request, at: at + k }));
         else chains.push({ chain: { userId: `${at}/${userId}`, segments: ofWindow }, request, at });
       }
     const rows = await this.#bulk.encode(alone.map(({ segment }) => segment)).catch((cause: unknown) => {

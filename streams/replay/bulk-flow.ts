@@ -20,7 +20,7 @@ import type { Config } from '../../schemas/config.ts';
 import type { ScoreResult } from '../../schemas/encoding.ts';
 import type { UserEmbedding } from '../../schemas/output.ts';
 import { Histories } from './histories.ts';
-import { type AsOfPoint, type HistoryBatch, type ShapedUpdate, shapeUpdates } from './shape-updates.ts';
+import { type HistoryBatch, type ShapedUpdate, shapeUpdates } from './shape-updates.ts';
 
 /** Encodes windows that are met once. */
 export interface BulkEncoder {
@@ -87,7 +87,8 @@ export function bulkFlow(parts: BulkParts): OperatorFunction<DecodedHistories, O
 
 const NO_SCORES: ScoreResult = { ranks: new Int32Array(0), topEntities: new Int32Array(0), topScores: new Float32Array(0) };
 
-const unscored = (units: readonly EncodedUnit[]): readonly ScoredUnit[] =>
+/** Encoded units of which nothing is scored. */
+export const unscored = (units: readonly EncodedUnit[]): readonly ScoredUnit[] =>
   units.map(({ batch, update }) => ({
     batch,
     update: update === null ? null : { ...update, scores: update.segments.map(() => NO_SCORES) },
@@ -120,8 +121,19 @@ function pointEmbeddings({ batch, updates }: ScoredBatch, modelDigest: string, c
       const D = rows.length / (entities.length - from);
       embeddings.push({
         userId: update.userId,
-        embedding: rows.slice(point.row * D, (point.row + 1) * D),
-        ...stateOf(point, modelDigest),
+        version: point.version,
+        // A view: the rows came from the encoder for this batch alone.
+        embedding: rows.subarray(point.row * D, (point.row + 1) * D),
+        sequenceLength: point.sequenceLength,
+        lastEventTimeMs: point.lastEventTimeMs,
+        queryTimeMs: point.queryTimeMs,
+        lineage: {
+          topic: point.position.topic,
+          partition: point.position.partition,
+          offset: point.position.offset,
+          sequenceDigest: point.sequenceDigest,
+          modelDigest,
+        },
         computedAtMs,
         latencyMs: computedAtMs - batch.source.readAtMs,
         // A segment's rows are paid for by the first that is wanted of it.
@@ -133,11 +145,3 @@ function pointEmbeddings({ batch, updates }: ScoredBatch, modelDigest: string, c
   }
   return embeddings;
 }
-
-const stateOf = (point: AsOfPoint, modelDigest: string) => ({
-  version: point.version,
-  sequenceLength: point.sequenceLength,
-  lastEventTimeMs: point.lastEventTimeMs,
-  queryTimeMs: point.queryTimeMs,
-  lineage: { ...point.position, sequenceDigest: point.sequenceDigest, modelDigest },
-});

@@ -6,7 +6,7 @@ import type { ProcessedAction } from '../../schemas/batch.ts';
 interface History {
   sequence: UserSequence | undefined;
   /** Of the newest token by time, ms. */
-  newestTimeMs: number;
+  lastEventTimeMs: number;
   /** Of the last token accepted. */
   position: SourcePosition | undefined;
 }
@@ -40,17 +40,17 @@ export class Histories {
     return this.#users.delete(userId);
   }
 
-  /** The token last accepted of a user; undefined for none. */
+  /** The token last accepted of a user, until the next is noted; undefined for none. */
   last(userId: string): StateBefore | undefined {
     const history = this.#users.get(userId);
-    return history?.position === undefined ? undefined : { lastEventTimeMs: history.newestTimeMs, position: history.position };
+    return history?.position === undefined ? undefined : (history as StateBefore);
   }
 
   /** Notes what became of an action; in order. */
   note({ action: { userId, eventTimeMs, position }, disposition }: ProcessedAction): void {
     if (disposition !== 'appended' && disposition !== 'inserted') return;
     const history = this.#of(userId);
-    history.newestTimeMs = Math.max(history.newestTimeMs, eventTimeMs);
+    history.lastEventTimeMs = Math.max(history.lastEventTimeMs, eventTimeMs);
     history.position = position;
   }
 
@@ -64,7 +64,7 @@ export class Histories {
   #of(userId: string): History {
     let history = this.#users.get(userId);
     if (history === undefined) {
-      history = { sequence: undefined, newestTimeMs: Number.NEGATIVE_INFINITY, position: undefined };
+      history = { sequence: undefined, lastEventTimeMs: Number.NEGATIVE_INFINITY, position: undefined };
       this.#users.set(userId, history);
     }
     return history;

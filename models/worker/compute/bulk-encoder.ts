@@ -12,6 +12,8 @@ import type { Sessions } from './sessions.ts';
 const BATCH_FLOATS = 1024 * 1024;
 /** Of one window alone; a longer one is for the cached path, which goes through it in pieces. */
 const WINDOW_FLOATS = 8 * BATCH_FLOATS;
+/** Rows computed for one that is wanted, from which on the cached path is cheaper: its runs are of one user each. */
+const MAX_ROWS_WANTED = 4;
 /** Of the chunks, those that a slide's window asks nothing of: all but the last quarter, where its new rows are. */
 const BLANK_SHARE = 0.75;
 
@@ -33,9 +35,15 @@ export class BulkEncoder {
     this.#run = new BulkRun(bundle);
   }
 
-  /** Whether the score matrices of a window of `rows` tokens fit. */
-  takes(rows: number): boolean {
-    return rows ** 2 * this.#width <= WINDOW_FLOATS;
+  /** Whether these states of one window are best encoded each from nothing: they fit, and few of their rows are not wanted. */
+  takes(segments: readonly EncodeSegment[]): boolean {
+    let [rows, wanted] = [0, 0];
+    for (const { entities, from } of segments) {
+      if (entities.length ** 2 * this.#width > WINDOW_FLOATS) return false;
+      rows += entities.length;
+      wanted += entities.length - from;
+    }
+    return segments.length === 1 || rows <= MAX_ROWS_WANTED * wanted;
   }
 
   /** Output rows `from … n-1` of every window, `(n - from, D)`, in the order of the windows. */
