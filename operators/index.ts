@@ -16,6 +16,7 @@ export {
 } from './decode.ts';
 export { type EncodeOptions, type Encoder, encode } from './encode.ts';
 export { eraseUser } from './erase-user.ts';
+export type { FeatureRunsOptions } from './feature-runs.ts';
 export { gather } from './gather.ts';
 export { InMemorySequenceStore } from './in-memory-sequence-store.ts';
 export type { CandidateScorer } from './judge-lists.ts';
@@ -30,6 +31,7 @@ export { type ScoreOptions, type Scorer, score } from './score.ts';
 export { type SequenceOptions, sequence, type Tokenizer, type TokenResult } from './sequence.ts';
 export { type CandidateVocabulary, type SequenceRequestsOptions, sequenceRequests } from './sequence-requests.ts';
 export type { SequenceStore } from './sequence-store.ts';
+export { type SideFeaturesOptions, sideFeatures } from './side-features.ts';
 export { spread } from './spread.ts';
 export { isHeadKey, RESERVED_KEY_PREFIX } from './state-keys.ts';
 export type { PublishMode } from './update-builder.ts';

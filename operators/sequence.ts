@@ -6,6 +6,7 @@ import { type ErrorCode, PipelineError } from '../schemas/errors.ts';
 import { requireWindow, type WindowOptions } from './block-window.ts';
 import { deadLetter } from './dead-letter.ts';
 import { eraseUser } from './erase-user.ts';
+import { FeatureRuns, type FeatureRunsOptions } from './feature-runs.ts';
 import { InMemorySequenceStore } from './in-memory-sequence-store.ts';
 import { requireInteger } from './require-option.ts';
 import { type SequenceRequestsOptions, sequenceRequests } from './sequence-requests.ts';
@@ -35,6 +36,8 @@ export interface SequenceOptions {
   readonly publish?: PublishMode;
   /** An action of this kind erases its user. @default none does */
   readonly erasureAction?: string;
+  /** Side features: only the earliest event of each run of equal values becomes a token, and none is ranked. @default none are */
+  readonly featureRuns?: FeatureRunsOptions;
   /** How requests for candidates are understood. @default a batch of requests is an error */
   readonly requests?: SequenceRequestsOptions;
   /**
@@ -52,6 +55,8 @@ export interface SequenceOptions {
  * - **exact** sequences, dispositions and every rank's context are the same however the events are cut into batches
  * - **requests** of a batch of requests come out with their users' state, which they do not change
  * - **erasure** a user's history ends at an erasure, in this batch and in the store; `erased` tells those after
+ * - **side features** a value that was in force is a duplicate; of those made of an action's context (`sideFeatures`) only the new
+ *   are in `processed`, and values that the model does not have are passed over
  * - **data faults** an action that the tokenizer refuses, or without a finite event time, is a dead letter
  * - **state** of a store that gives its changes away, the batch carries those it made
  * - **memory** one bounded `UserSequence` a user
@@ -68,15 +73,21 @@ export function sequence(options: SequenceOptions): OperatorFunction<DecodedBatc
   return (decoded$) =>
     defer(() => {
       const store = options.store ?? new InMemorySequenceStore();
+      const features = options.featureRuns && new FeatureRuns(options.featureRuns);
       const storeOf = typeof store === 'function' ? store : () => store;
       return decoded$.pipe(
         map((batch) =>
           batch.requests === undefined
-            ? sequenceBatch(batch, { ...options, publish }, storeOf(batch.source), create)
+            ? sequenceBatch(batch, { ...options, publish, features }, storeOf(batch.source), create)
             : sequenceAsked(batch, batch.requests, storeOf(batch.source), options.requests),
         ),
       );
     });
+}
+
+interface BatchOptions extends Pick<SequenceOptions, 'tokenizer' | 'erasureAction'> {
+  readonly publish: PublishMode;
+  readonly features: FeatureRuns | undefined;
 }
 
 function sequenceAsked(
@@ -96,7 +107,7 @@ function sequenceAsked(
 
 function sequenceBatch(
   batch: DecodedBatch,
-  { tokenizer, publish, erasureAction }: Pick<SequenceOptions, 'tokenizer' | 'erasureAction'> & { readonly publish: PublishMode },
+  { tokenizer, publish, erasureAction, features }: BatchOptions,
   store: SequenceStore,
   create: () => UserSequence,
 ): SequencedBatch {
@@ -119,6 +130,8 @@ function sequenceBatch(
       continue;
     }
     const token = Number.isFinite(eventTimeMs) ? tokenizer.token(action) : notATime(eventTimeMs);
+    // The record itself is not at fault for a value that the model does not have.
+    if (action.derived && token.kind !== 'token') continue;
     if (token.kind === 'refuse') {
       const letter = deadLetter(recordOf(action), 'sequence', token.code, token.message);
       refused.push({ userId, letter: { ...letter, action: action.action } });
@@ -128,13 +141,21 @@ function sequenceBatch(
       processed.push({ action, disposition: sequenceOf(userId).keep(eventId, eventTimeMs) });
       continue;
     }
+    const isFeature = features?.isFeature(action.entity) === true;
+    if (isFeature || action.derived) {
+      const sequence = store.get(userId);
+      const inForce = sequence !== undefined && features?.isInForce(action.entity, eventTimeMs, sequence) === true;
+      if (inForce && !action.derived) processed.push({ action, disposition: 'duplicate' });
+      if (inForce || (action.derived && !features?.knows(action.entity, token.entity))) continue;
+    }
     let builder = builders.get(userId);
     if (builder === undefined) {
       builder = new UpdateBuilder(userId, sequenceOf(userId), publish);
       builders.set(userId, builder);
     }
     const second = 'tokens' in token ? token.tokens[1] : undefined;
-    processed.push({ action, disposition: builder.add(action, token.entity, second) });
+    const disposition = builder.add(action, { entity: token.entity, second, ranked: !isFeature });
+    if (!action.derived || disposition === 'appended' || disposition === 'inserted') processed.push({ action, disposition });
   }
 
   const updates: UserUpdate[] = [];

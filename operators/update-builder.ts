@@ -7,6 +7,15 @@ import { toSeconds, type UserSequence } from './user-sequence.ts';
 /** How often a user's embedding is published: once for all events of a batch, or once an event. */
 export type PublishMode = 'every-batch' | 'every-event';
 
+/** An event as it enters the sequence. */
+export interface AddedToken {
+  readonly entity: number;
+  /** What was done with the entity, where that is a token of its own. */
+  readonly second: number | undefined;
+  /** Ask how it ranked: not for side features, which nobody recommends. */
+  readonly ranked: boolean;
+}
+
 /**
  * Collects the update of one user while a batch is read.
  *
@@ -43,7 +52,7 @@ export class UpdateBuilder {
   }
 
   /** Takes the event's token, or its two, into the sequence and says what became of it. */
-  add(action: PositionedAction, entity: number, second?: number): 'appended' | 'inserted' | 'duplicate' | 'late' {
+  add(action: PositionedAction, { entity, second, ranked }: AddedToken): 'appended' | 'inserted' | 'duplicate' | 'late' {
     const sequence = this.#sequence;
     const disposition = sequence.classify(action.eventId, action.eventTimeMs);
     if (disposition === 'duplicate' || disposition === 'late') return disposition;
@@ -52,9 +61,9 @@ export class UpdateBuilder {
       this.#seenBase = sequence.seenStart;
     }
     const slides = sequence.slidesWith(second === undefined ? 1 : 2);
-    if (disposition === 'inserted') this.#closeIfWanted();
-    else this.#rank(action, entity);
-    if (disposition === 'appended' && slides) this.#close(action.eventTimeMs);
+    if (disposition === 'inserted') this.#closeIfWanted(sequence.newestTimeMs);
+    else if (ranked) this.#rank(action, entity);
+    if (disposition === 'appended' && slides) this.#closeIfWanted(action.eventTimeMs);
 
     const seenEnd = sequence.seenEnd;
     sequence.add(action.eventId, action.eventTimeMs, entity, second);
@@ -104,8 +113,8 @@ export class UpdateBuilder {
     this.#openHasTarget = true;
   }
 
-  #closeIfWanted(): void {
-    if (this.#openHasTarget) this.#close(this.#sequence.newestTimeMs);
+  #closeIfWanted(queryTimeMs: number): void {
+    if (this.#openHasTarget) this.#close(queryTimeMs);
     this.#openFrom = null;
   }
 

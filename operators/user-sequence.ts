@@ -135,6 +135,14 @@ export class UserSequence {
     return this.#seen.values.slice();
   }
 
+  /** The newest token at or before this time that `matches`; undefined where the window has none. */
+  newestUpTo(timeMs: number, matches: (token: number) => boolean): number | undefined {
+    const { entities } = this.#tokens;
+    let index = this.#tokens.indexFor(timeMs) - 1;
+    while (index >= 0 && !matches(entities[index]!)) index--;
+    return entities[index];
+  }
+
   /** What `add` would do with this event. */
   classify(eventId: string, timeMs: number): 'appended' | 'inserted' | 'duplicate' | 'late' {
     if (this.#has(eventId)) return 'duplicate';

@@ -37,6 +37,8 @@ export interface SourceRecord {
 /** A decoded action with the place it came from. */
 export interface PositionedAction extends UserAction {
   readonly position: SourcePosition;
+  /** Made of the context of the action at this position, which follows: a side feature. */
+  readonly derived?: true;
 }
 
 /** A record that could not be used: original bytes, the reason, and the step that gave up on it. */
@@ -59,7 +61,7 @@ export type Disposition =
   | 'inserted'
   /** Kept in the sequence, of a kind that this model does not encode. */
   | 'kept'
-  /** An event id that this user already has. */
+  /** An event id that this user already has, or a side feature's value that was in force. */
   | 'duplicate'
   /** Older than the user's window: counted, not inserted. */
   | 'late';

@@ -160,6 +160,15 @@ export const configSchema = z.strictObject({
       seenLimit: positive.default(4_096),
       /** An action of this kind erases its user: sequence, cache, and all that the run has stored. */
       erasureAction: z.string().min(1).default('erase'),
+      /** Slow-changing facts of users, as tokens: of each run of equal values only the earliest. @default none */
+      sideFeatures: z
+        .strictObject({
+          /** Namespaces of their entities: `language`, of `language:en`. */
+          namespaces: z.array(z.string().min(1)).min(1),
+          /** Kind of action that an entry of an action's context of such a name becomes. @default contexts are not looked at */
+          contextAction: z.string().min(1).optional(),
+        })
+        .optional(),
     })
     .prefault({}),
   publish: z.enum(['every-batch', 'every-event']).default('every-batch'),

@@ -20,12 +20,16 @@ import {
   type SequenceOptions,
   score,
   sequence,
+  sideFeatures,
   spread,
 } from '../operators/index.ts';
 import type { OutputBatch, ScoredBatch, SequencedBatch, SourceBatch, UpdateUnit } from '../schemas/batch.ts';
 import type { Config } from '../schemas/config.ts';
+import { PipelineError } from '../schemas/errors.ts';
 import { type PipelineObserver, stepTimer } from './instrument.ts';
 import type { PipelineModel } from './pipeline-model.ts';
+
+type SideFeatureSettings = NonNullable<Config['sequence']['sideFeatures']>;
 
 export type PipelineSettings = Pick<Config, 'publish' | 'scores' | 'sequence' | 'encoder'>;
 
@@ -61,11 +65,31 @@ export const toSequences = ({
   const { seenFilter, unknownCandidates = 'hash' } = settings.scores;
   const asked = { vocabulary: tokenizer, seenFilter, unknownCandidates };
   const { publish } = settings;
+  const { sideFeatures: side, ...sequencing } = settings.sequence;
+  const featureRuns = side && { namespaces: side.namespaces, entityOf: (token: number) => tokenizer.entityOf(token) };
+  const decoded = decode({ decoder, ...(requests !== undefined && { requests }) });
+  const sequenced = sequence({
+    tokenizer,
+    window,
+    ...sequencing,
+    publish,
+    requests: asked,
+    store,
+    ...(featureRuns !== undefined && { featureRuns }),
+  });
   return pipe(
-    timed('decode', 'batch', decode({ decoder, ...(requests !== undefined && { requests }) })),
-    timed('sequence', 'batch', sequence({ tokenizer, window, ...settings.sequence, publish, requests: asked, store })),
+    timed('decode', 'batch', side?.contextAction === undefined ? decoded : pipe(decoded, fromContext(side, tokenizer))),
+    timed('sequence', 'batch', sequenced),
   );
 };
+
+/** @throws PipelineError `CONFIG_INVALID` for a kind of action that the model does not have */
+function fromContext({ namespaces, contextAction = '' }: SideFeatureSettings, tokenizer: PipelineModel['tokenizer']) {
+  const trial = tokenizer.token({ eventId: '', userId: '', action: contextAction, entity: '', eventTimeMs: 0 });
+  if (trial.kind === 'refuse' && trial.code === 'ACTION_UNKNOWN')
+    throw new PipelineError('CONFIG_INVALID', `sequence.sideFeatures.contextAction: ${trial.message}`);
+  return sideFeatures({ names: namespaces, action: contextAction });
+}
 
 /** Batches in, the same batches out when all they give is published and their position is committed. */
 export function pipeline(parts: PipelineParts): OperatorFunction<SourceBatch, OutputBatch> {

@@ -60,7 +60,8 @@ export function outputRecords(
 function outcomesOf({ processed, quality }: OutputBatch): ActionOutcome[] {
   // A batch is of one topic partition: the offset names the action.
   const ranks = new Map(quality.map((rank) => [rank.lineage.offset, rank]));
-  return processed.map(({ action, disposition }) => {
+  const actions = processed.filter(({ action }) => action.derived === undefined);
+  return actions.map(({ action, disposition }) => {
     const { userId, eventId, entity, eventTimeMs, position } = action;
     const found = ranks.get(position.offset);
     const outcome = { userId, eventId, action: action.action, entity, eventTimeMs, disposition, position };

@@ -240,7 +240,7 @@ describe('requests', () => {
           }
         },
       ),
-      { numRuns: 8 },
+      { numRuns: 5 },
     );
   });
 });

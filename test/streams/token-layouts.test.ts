@@ -1,6 +1,7 @@
 /** Several actions a token, values and two tokens an event, through the whole topology: cached ≡ full, however cut. */
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
+import { makeBundle } from '../../models/hstu/bundle.ts';
 import { EncoderEngine } from '../../models/worker/engine.ts';
 import type { UserAction } from '../../schemas/action.ts';
 import type { OutputBatch } from '../../schemas/batch.ts';
@@ -98,11 +99,60 @@ describe.each([
           slid += ['ann', 'bob'].filter((userId) => (single.store.get(userId)?.windowStart ?? 0) > 0).length;
         },
       ),
-      { numRuns: 12 },
+      { numRuns: 6 },
     );
     // The eyes are open: windows were long, and slid.
     expect(tokens).toBeGreaterThan(200);
     if (tokensAnEvent === 2) expect(slid).toBeGreaterThan(0);
+  });
+
+  it('takes side features from contexts, the earliest of each run, and stays equal to a full encode', async () => {
+    // The last five entities of the catalogue are languages.
+    const entities = bundle.entities.map((entity, i) => (i < 45 ? entity : `lang:${i - 44}`));
+    const speaking = makeBundle({ ...bundle, entities });
+    const settings = { sequence: { sideFeatures: { namespaces: ['lang'], contextAction: 'view' } } };
+    const speaker = () => {
+      const made = new TopologyDriver({ bundle: speaking, mapping: { ...mapping, context: { lang: 'lang' } }, settings });
+      closing.push(() => made.close());
+      return made;
+    };
+    const actions = Array.from({ length: 50 }, (_unused, i) => ({
+      eventId: `e${i}`,
+      userId: 'ann',
+      action: 'view+like',
+      entity: `item:${1 + ((i * 7) % 40)}`,
+      eventTimeMs: START + 60_000 * (i % 9 === 8 ? i - 4 : i),
+      lang: String(1 + (Math.floor(i / 12) % 2)),
+    }));
+    const [whole, cut] = [speaker(), speaker()];
+    const outputs = [await pipe(whole, actions)];
+    const cutOutputs: OutputBatch[] = [];
+    for (const [i, chunk] of chunksOf(actions, [3, 5]).entries()) {
+      cutOutputs.push(await pipe(cut, chunk));
+      if (i % 4 === 3) await cut.crash();
+    }
+    const ranks = (all: readonly OutputBatch[]) =>
+      all.flatMap(({ quality }) => quality.map(({ eventId, rank }) => `${eventId}=${rank}`));
+    expect(ranks(cutOutputs).sort()).toEqual(ranks(outputs).sort());
+    expect(ranks(outputs).some((line) => line.includes('#'))).toBe(false);
+    const features = outputs[0]!.processed.filter(({ action }) => action.derived).map(({ action }) => action.entity);
+    expect(features.slice(0, 2)).toEqual(['lang:1', 'lang:2']);
+    expect(features.length).toBeLessThan(12);
+    for (const [target, all] of [[whole, outputs] as const, [cut, cutOutputs] as const]) {
+      const { embedding, lineage, queryTimeMs } = all.at(-1)!.embeddings.at(-1)!;
+      const published = new Map([['ann', { embedding, sequenceDigest: lineage.sequenceDigest, queryTimeMs }]]);
+      const check = await shadowCheck(speaking, target.store, published);
+      expect(check.digestMismatches).toBe(0);
+      expect(check.maxDelta).toBeLessThan(1e-5);
+    }
+    expect(whole.store.get('ann')!.digest).toBe(cut.store.get('ann')!.digest);
+    const dancing = { sequence: { sideFeatures: { namespaces: ['lang'], contextAction: 'dance' } } };
+    const wrong = new TopologyDriver({ bundle: speaking, mapping, settings: dancing });
+    closing.push(() => wrong.close());
+    await expect(wrong.pipe(['{}'])).rejects.toMatchObject({
+      code: 'CONFIG_INVALID',
+      message: expect.stringContaining('contextAction'),
+    });
   });
 
   it('answers requests from such a history as a full pass does', async () => {
