@@ -9,6 +9,8 @@ import type {
   ScoreRequest,
   ScoreResult,
 } from '../schemas/encoding.ts';
+import { chooseProvider, type ProviderChoice, type ProviderReport } from './gpu/choose-provider.ts';
+import { GpuClaim } from './gpu/gpu-claim.ts';
 import type { Bundle } from './hstu/bundle.ts';
 import type { Calls } from './worker/protocol.ts';
 import { spawnEncoderWorker } from './worker/spawn.ts';
@@ -25,6 +27,12 @@ export interface EncoderOptions {
   readonly prefillRows?: number;
   /** Candidates judged at once. @default 128 */
   readonly candidateRows?: number;
+  /** What it runs on; `auto` takes a GPU that works and is faster. One worker owns a GPU, whatever `workers` says. @default 'cpu' */
+  readonly provider?: ProviderChoice;
+  /** Host memory for the rows of users that a GPU has no room for, bytes. @default as `kvBudgetBytes` */
+  readonly hostBudgetBytes?: number;
+  /** Told what it runs on and why, at the start and when that changes. */
+  readonly onProvider?: (report: ProviderReport) => void;
 }
 
 /**
@@ -33,22 +41,35 @@ export interface EncoderOptions {
  */
 export class HstuEncoder {
   readonly #workers: readonly WorkerHandle[];
+  readonly #claim = new GpuClaim();
+  #provider: ProviderReport;
   #nextScorer = 0;
 
-  constructor(
-    bundle: Bundle,
-    { workers = 1, kvBudgetBytes = 256 * 1024 * 1024, pageLength, prefillRows, candidateRows }: EncoderOptions = {},
-  ) {
-    const options = {
-      kvBudgetBytes: Math.floor(kvBudgetBytes / workers),
-      ...(pageLength !== undefined && { pageLength }),
-      ...(prefillRows !== undefined && { prefillRows }),
-      ...(candidateRows !== undefined && { candidateRows }),
+  constructor(bundle: Bundle, { workers = 1, kvBudgetBytes = 256 * 1024 * 1024, onProvider, ...given }: EncoderOptions = {}) {
+    const { provider: choice = 'cpu', ...more } = given;
+    this.#provider = chooseProvider(choice);
+    if (this.#provider.provider === 'webgpu' && !this.#claim.take())
+      this.#provider = { provider: 'cpu', reason: 'the GPU belongs to another encoder of this process' };
+    const threads = this.#provider.provider === 'webgpu' ? 1 : workers;
+    const options = { ...more, kvBudgetBytes: Math.floor(kvBudgetBytes / threads) };
+    const report = (provider: ProviderReport) => {
+      this.#provider = provider;
+      onProvider?.(provider);
     };
-    this.#workers = Array.from(
-      { length: workers },
-      (_, i) => new WorkerHandle(`encoder worker ${i}`, () => spawnEncoderWorker({ bundle, options })),
-    );
+    const spawn = () => {
+      const { provider } = this.#provider;
+      // A second thread on the GPU would end the process, and the first one's death may have left it there.
+      if (provider === 'webgpu' && !this.#claim.use())
+        report({ provider: 'cpu', reason: 'the thread that owned the GPU died; its caches are gone' });
+      return spawnEncoderWorker({ bundle, options, provider: this.#provider.provider });
+    };
+    this.#workers = Array.from({ length: threads }, (_, i) => new WorkerHandle(`encoder worker ${i}`, spawn, report));
+    onProvider?.(this.#provider);
+  }
+
+  /** What it runs on now, and why. */
+  get provider(): ProviderReport {
+    return this.#provider;
   }
 
   /**
@@ -136,6 +157,7 @@ export class HstuEncoder {
 
   async close(): Promise<void> {
     await Promise.all(this.#workers.map((worker) => worker.close()));
+    this.#claim.release();
   }
 
   /** Ends one worker thread as a crash would. For fault tests. */

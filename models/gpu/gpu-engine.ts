@@ -57,7 +57,7 @@ export class GpuEngine {
   /** For fault tests. */
   readonly device = new GpuDevice();
   readonly #bundle: Bundle;
-  readonly #options: Required<GpuEngineOptions>;
+  readonly #options: Required<Omit<GpuEngineOptions, 'provider'>>;
   readonly #cache: GpuCache;
   readonly #pool: GpuPool;
   readonly #host: HostTier;

@@ -82,6 +82,16 @@ export function zerosGraph(): Uint8Array {
   return g.build();
 }
 
+/** A trial of the device. in: `x (n,n)` · out: `y (n,n)` the fifth power of `x` */
+export function matrixProductGraph(): Uint8Array {
+  const g = new GraphBuilder('hstu-gpu-trial');
+  const x = g.input('x', 'float32', ['n', 'n']);
+  let power = x;
+  for (let i = 0; i < 4; i++) power = g.op('MatMul', [power, x]);
+  g.output('y', power, 'float32', ['n', 'n']);
+  return g.build();
+}
+
 /** Rows of the pool to the host. in: `past (S,)`, `pool.l` · out: `rows.l (S,W)` */
 export function gatherGraph(config: BundleConfig): Uint8Array {
   const g = new GraphBuilder('hstu-gpu-gather');

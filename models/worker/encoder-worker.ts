@@ -1,19 +1,27 @@
 /** A worker thread: one encoder engine behind the protocol. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
-import { EncoderEngine } from './engine.ts';
+import { ProviderEngine } from '../gpu/provider-engine.ts';
 import type { FromWorker, ToWorker, WorkerStart } from './protocol.ts';
 
 const port = parentPort;
 if (port === null) throw new Error('encoder-worker is started by spawn.ts as a worker thread');
-const { bundle, options } = (workerData as { start: WorkerStart }).start;
-const engine = new EncoderEngine(bundle, options);
+const { bundle, options, provider } = (workerData as { start: WorkerStart }).start;
+const engine = new ProviderEngine(bundle, options, provider, (report) => send({ provider: report }));
 
 /** One call at a time, in order: a later call of a user finds what the earlier one left in the cache. */
-let last: Promise<void> = Promise.resolve();
+let last: Promise<unknown> = Promise.resolve();
+let unanswered = 0;
 port.on('message', (message: ToWorker) => {
-  last = last.then(() => answer(message));
+  unanswered += 1;
+  last = last.then(() => answer(message)).then(idle);
 });
+
+/** A bit of what can wait, between calls: a call that comes meanwhile waits for that bit at most. */
+async function idle(): Promise<void> {
+  await new Promise(setImmediate);
+  if (unanswered === 0 && (await engine.idle())) last = last.then(idle);
+}
 
 async function answer(message: ToWorker): Promise<void> {
   let reply: FromWorker;
@@ -23,8 +31,13 @@ async function answer(message: ToWorker): Promise<void> {
     const code = thrown instanceof PipelineError ? thrown.code : 'ENCODER_FAILED';
     reply = { id: message.id, failed: { code, message: messageOf(thrown) } };
   }
-  port!.postMessage(reply);
+  unanswered -= 1;
+  send(reply);
   if (message.call === 'close') port!.close();
+}
+
+function send(message: FromWorker): void {
+  port!.postMessage(message);
 }
 
 async function carryOut(message: ToWorker) {

@@ -8,13 +8,16 @@ import type {
   ScoreResult,
 } from '../../schemas/encoding.ts';
 import type { ErrorCode } from '../../schemas/errors.ts';
+import type { Provider, ProviderReport } from '../gpu/choose-provider.ts';
+import type { GpuEngineOptions, GpuStats } from '../gpu/gpu-engine.ts';
 import type { Bundle } from '../hstu/bundle.ts';
-import type { EngineOptions, EngineStats } from './engine.ts';
+import type { EngineStats } from './engine.ts';
 
 /** What a worker is started with. */
 export interface WorkerStart {
   readonly bundle: Bundle;
-  readonly options: EngineOptions;
+  readonly options: GpuEngineOptions;
+  readonly provider: Provider;
 }
 
 /** A call and what it answers with. */
@@ -24,7 +27,7 @@ export interface Calls {
   score: { readonly request: readonly ScoreRequest[]; readonly response: readonly ScoreResult[] };
   scoreCandidates: { readonly request: readonly CandidateRequest[]; readonly response: readonly CandidateResult[] };
   forget: { readonly request: string; readonly response: boolean };
-  stats: { readonly request: null; readonly response: EngineStats };
+  stats: { readonly request: null; readonly response: EngineStats | GpuStats };
   close: { readonly request: null; readonly response: null };
 }
 export type CallName = keyof Calls;
@@ -34,7 +37,8 @@ export type ToWorker = {
   [Name in CallName]: { readonly id: number; readonly call: Name; readonly request: Calls[Name]['request'] };
 }[CallName];
 
-/** Worker to client: the answer to call `id`, or why there is none. */
+/** Worker to client: the answer to call `id`, or why there is none; and unasked, that the provider is another. */
 export type FromWorker =
+  | { readonly provider: ProviderReport }
   | { readonly id: number; readonly response: Calls[CallName]['response'] }
   | { readonly id: number; readonly failed: { readonly code: ErrorCode; readonly message: string } };

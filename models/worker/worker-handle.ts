@@ -1,6 +1,7 @@
 /** The client's side of one worker thread: calls by id, and a new thread when the old one dies. */
 import type { Worker } from 'node:worker_threads';
 import { PipelineError } from '../../schemas/errors.ts';
+import type { ProviderReport } from '../gpu/choose-provider.ts';
 import type { CallName, Calls, FromWorker, ToWorker } from './protocol.ts';
 
 interface Pending {
@@ -14,6 +15,7 @@ const MAX_RESTARTS_A_MINUTE = 5;
 export class WorkerHandle {
   readonly #spawn: () => Worker;
   readonly #name: string;
+  readonly #onProvider: (report: ProviderReport) => void;
   readonly #pending = new Map<number, Pending>();
   readonly #restarts: number[] = [];
   #worker: Worker;
@@ -22,9 +24,10 @@ export class WorkerHandle {
   #closed = false;
   #dead: PipelineError | undefined;
 
-  constructor(name: string, spawn: () => Worker) {
+  constructor(name: string, spawn: () => Worker, onProvider: (report: ProviderReport) => void = () => undefined) {
     this.#name = name;
     this.#spawn = spawn;
+    this.#onProvider = onProvider;
     this.#worker = this.#start();
   }
 
@@ -72,6 +75,10 @@ export class WorkerHandle {
   }
 
   #settle(reply: FromWorker): void {
+    if ('provider' in reply) {
+      this.#onProvider(reply.provider);
+      return;
+    }
     const pending = this.#pending.get(reply.id);
     if (pending === undefined) return;
     this.#pending.delete(reply.id);

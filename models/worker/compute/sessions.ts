@@ -13,10 +13,12 @@ const OPTIONS: InferenceSession.SessionOptions = { intraOpNumThreads: 1, interOp
 
 export class Sessions {
   readonly #bundle: Bundle;
+  readonly #options: InferenceSession.SessionOptions;
   readonly #sessions = new Map<string, Promise<InferenceSession>>();
 
-  constructor(bundle: Bundle) {
+  constructor(bundle: Bundle, provider: 'cpu' | 'cuda' = 'cpu') {
     this.#bundle = bundle;
+    this.#options = { ...OPTIONS, executionProviders: provider === 'cpu' ? ['cpu'] : ['cuda', 'cpu'] };
   }
 
   prefill(): Promise<InferenceSession> {
@@ -52,7 +54,7 @@ export class Sessions {
   #session(key: string, graph: () => Uint8Array): Promise<InferenceSession> {
     const known = this.#sessions.get(key);
     if (known !== undefined) return known;
-    const created = InferenceSession.create(graph(), OPTIONS);
+    const created = InferenceSession.create(graph(), this.#options);
     this.#sessions.set(key, created);
     return created;
   }
