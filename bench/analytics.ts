@@ -101,7 +101,7 @@ const GENERATE: readonly string[] = [
        version, event_time, event_time, ${LINEAGE}, published_at, 5 + rand(3) % 50, 2,
        multiIf(offset % 10 = 0, 'cold', offset % 33 = 0, 'window', 'hit'), published_at, toDateTime(published_at) + 30 * 86400
    FROM generated`,
-  `INSERT INTO scores
+  `INSERT INTO scores (run_id, user_id, version, request_id, entities, scores, sequence_digest, model_digest, topic, partition, offset, computed_at, published_at)
    SELECT '${RUN}', user_id, version, '',
        arrayMap(i -> ${item('(cityHash64(user_id, i, version) % 1000000) / 1000000.', 2)}, range(10)),
        arrayMap(i -> toFloat32(1 - i * 0.05), range(10)), ${LINEAGE}, published_at, published_at

@@ -11,7 +11,14 @@ import { benchRestore, RESTORE_FIGURES } from './restore.ts';
 import { benchScore, SCORE_FIGURES } from './score.ts';
 
 /** By name: prints its figures. */
-const benchmarks: Readonly<Record<string, (asJson: boolean) => Promise<void>>> = { encode, score, kafka, restore, analytics };
+const benchmarks: Readonly<Record<string, (asJson: boolean) => Promise<void>>> = {
+  encode,
+  score,
+  kafka,
+  restore,
+  replay,
+  analytics,
+};
 
 const [name = 'encode', ...flags] = process.argv.slice(2);
 const benchmark = Object.hasOwn(benchmarks, name) ? benchmarks[name] : undefined;

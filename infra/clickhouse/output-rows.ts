@@ -50,6 +50,11 @@ export const TABLE_COLUMNS = {
     'partition',
     'offset',
     'computed_at',
+    'cold_start',
+    'query_time',
+    'age_ms',
+    'tasks',
+    'left_out',
   ],
   quality: [
     'run_id',
@@ -127,14 +132,23 @@ export function embeddingRow(runId: string, item: UserEmbedding): string {
   return `${before},${floatsText(item.embedding)},${after}`;
 }
 
-export function scoresRow(
-  runId: string,
-  { userId, version, requestId, candidates, lineage, computedAtMs }: CandidateScores,
-): string {
-  const entities = candidates.map(({ entity }) => entity);
-  const scores = candidates.map(({ score }) => (Number.isFinite(score) ? score : String(score).toLowerCase()));
-  const cells = [runId, userId, version, requestId ?? '', entities, scores, ...lineageCells(lineage), timeText(computedAtMs)];
-  return JSON.stringify(cells);
+export function scoresRow(runId: string, answer: CandidateScores): string {
+  const { userId, version, requestId, candidates, lineage, computedAtMs, coldStart, queryTimeMs, ageMs, tasks, leftOut } = answer;
+  return JSON.stringify([
+    runId,
+    userId,
+    version,
+    requestId ?? '',
+    candidates.map(({ entity }) => entity),
+    candidates.map(({ score }) => numberCell(score)),
+    ...lineageCells(lineage),
+    timeText(computedAtMs),
+    coldStart ?? false,
+    queryTimeMs === undefined ? null : timeText(queryTimeMs),
+    ageMs ?? null,
+    Object.fromEntries(Object.entries(tasks ?? {}).map(([task, values]) => [task, Array.from(values, numberCell)])),
+    Object.fromEntries((leftOut ?? []).map(({ entity, reason }) => [entity, reason])),
+  ]);
 }
 
 export function qualityRow(runId: string, rank: PrequentialRank): string {
@@ -155,10 +169,10 @@ const lineageCells = ({ sequenceDigest, modelDigest, topic, partition, offset }:
 export const timeText = (ms: number): string => new Date(ms).toISOString().slice(0, 23).replace('T', ' ');
 
 /** JSON has no NaN and no infinities, ClickHouse reads them from strings; they must not become zeros. */
-function floatsText(values: Float32Array): string {
-  if (values.every(Number.isFinite)) return `[${values.join(',')}]`;
-  return JSON.stringify(Array.from(values, (value) => (Number.isFinite(value) ? value : String(value).toLowerCase())));
-}
+const numberCell = (value: number): number | string => (Number.isFinite(value) ? value : String(value).toLowerCase());
+
+const floatsText = (values: Float32Array): string =>
+  values.every(Number.isFinite) ? `[${values.join(',')}]` : JSON.stringify(Array.from(values, numberCell));
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 

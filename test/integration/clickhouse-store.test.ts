@@ -268,7 +268,18 @@ describe('the sink stores a batch once, and progress last', () => {
         { ...letter, position: { ...letter.position, offset: 99 }, original: '\ud83c🎬' },
       ],
       embeddings: [{ ...base.embeddings[0]!, embedding: Float32Array.of(Number.NaN, Number.NEGATIVE_INFINITY, -0.1) }],
-      scores: [{ ...base.scores[0]!, requestId: 'q', candidates: [{ entity: 'e', score: Number.NEGATIVE_INFINITY }] }],
+      scores: [
+        {
+          ...base.scores[0]!,
+          requestId: 'q',
+          candidates: [{ entity: 'e', score: Number.NEGATIVE_INFINITY }],
+          coldStart: true,
+          queryTimeMs: 1_500,
+          ageMs: 0.5,
+          tasks: { like: Float32Array.of(0.25), buy: Float32Array.of(Number.NaN) },
+          leftOut: [{ entity: "it's", reason: 'denied' }],
+        },
+      ],
       quality: [],
     };
     await write('odd', [odd]);
@@ -285,6 +296,13 @@ describe('the sink stores a batch once, and progress last', () => {
       { e: '[nan,-inf,-0.1]' },
     ]);
     expect(await clickhouse.rows("SELECT toString(scores) AS s FROM scores WHERE run_id = 'odd'")).toEqual([{ s: '[-inf]' }]);
+    expect(
+      await clickhouse.rows(
+        "SELECT cold_start, toUnixTimestamp64Milli(query_time) AS t, age_ms, toString(tasks) AS tasks, left_out FROM scores WHERE run_id = 'odd'",
+      ),
+    ).toEqual([
+      { cold_start: true, t: 1_500, age_ms: 0.5, tasks: "{'like':[0.25],'buy':[nan]}", left_out: { "it's": 'denied' } },
+    ]);
   });
 });
 

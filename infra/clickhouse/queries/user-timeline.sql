@@ -24,8 +24,8 @@ FROM
     WHERE run_id = {run_id:String} AND user_id = {user_id:String}
     UNION ALL
     SELECT
-        e.query_time, 'candidates', 2, s.version,
-        concat(if(s.request_id = '', '', concat('request ', s.request_id, ': ')), arrayStringConcat(arraySlice(s.entities, 1, 5), ' '),
+        if(s.query_time IS NULL, e.query_time, assumeNotNull(s.query_time)), 'candidates', 2, s.version,
+        concat(if(s.request_id = '', '', concat('request ', s.request_id, if(s.cold_start, ' (cold start): ', ': '))), arrayStringConcat(arraySlice(s.entities, 1, 5), ' '),
             if(length(s.entities) > 5, concat(' and ', toString(length(s.entities) - 5), ' more'), '')),
         concat(s.topic, '/', toString(s.partition), '/', toString(s.offset)), toString(s.sequence_digest), toString(s.model_digest)
     FROM (SELECT * FROM scores FINAL WHERE run_id = {run_id:String} AND user_id = {user_id:String}) AS s
