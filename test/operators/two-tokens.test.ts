@@ -45,6 +45,18 @@ describe('a sequence of events of two tokens', () => {
     );
   });
 
+  it('accounts for an id once, however many places it has', () => {
+    const sequence = new UserSequence({ window: { maxLength: 8, blockLength: 4 }, seenLimit: SEEN_LIMIT });
+    const before = sequence.bytes;
+    for (let i = 0; i < 100; i++) {
+      sequence.add(`${i}`.padStart(1_000, '0'), 1_000 * i, 1, 2);
+      const ids = sequence.length / 2;
+      // Its ids, those dropped last, and little beside them.
+      expect(sequence.bytes - before).toBeGreaterThan(1_000 * ids);
+      expect(sequence.bytes - before).toBeLessThan(1_000 * (ids + 1) + 3_000);
+    }
+  });
+
   it('goes on after it was written down as if it had never left memory', () => {
     fc.assert(
       fc.property(window, eventsArbitrary(1, 120), fc.integer({ min: 1, max: 40 }), (options, events, every) => {

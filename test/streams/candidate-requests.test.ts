@@ -194,6 +194,14 @@ describe('requests', () => {
     expect(scores).toMatchObject([{ candidates: [] }]);
   });
 
+  it('after an erasure find nobody', async () => {
+    const target = driver(both);
+    await pipe(target, [action('ann', 1), action('ann', 2)]);
+    expect(await answerTo(target, request())).toMatchObject({ version: 2 });
+    await pipe(target, [action('ann', 3, { action: 'erase' })]);
+    expect(await answerTo(target, request())).toMatchObject({ version: 0, coldStart: true });
+  });
+
   it('that are no requests become dead letters, and the others are answered', async () => {
     const target = driver(retrieval);
     const bad = [
