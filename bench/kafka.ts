@@ -7,7 +7,6 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Kafka } from 'kafkajs';
 import { lastValueFrom, merge } from 'rxjs';
-import { openFileSource } from '../infra/files/merge-by-time.ts';
 import { ActionProducer, partitionOf } from '../infra/kafka/action-producer.ts';
 import { startKafka } from '../infra/kafka/broker/start-kafka.ts';
 import { kafkaClient } from '../infra/kafka/kafka-client.ts';
@@ -27,6 +26,7 @@ import { pipeline } from '../streams/pipeline.ts';
 import { pipelineModel } from '../streams/pipeline-model.ts';
 import { encoderOptions } from '../streams/replay.ts';
 import { type LiveConfig, requireKafka } from '../streams/require-kafka.ts';
+import { movielens } from '../test/support/promises/movielens.ts';
 import { median } from './measure.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -67,7 +67,7 @@ export async function benchKafka(onProgress: (done: number, label: string) => vo
   try {
     const base = await loadConfig({ file: join(ROOT, 'examples/movielens/live.yaml') });
     const bundle = await loadBundle(base.bundle);
-    const actions = await readActions(base, events);
+    const actions = await movielens(events);
     const topic = `bench-${Date.now()}`;
     const kafkaConfig = base.kafka!;
     const configOf = (id: string, delivery: Delivery, input = topic): LiveConfig =>
@@ -131,19 +131,6 @@ export async function benchKafka(onProgress: (done: number, label: string) => vo
 
 /** How often `benchKafka` reports. */
 export const KAFKA_FIGURES = 2 + 4 * ROUNDS + 2;
-
-async function readActions(config: Awaited<ReturnType<typeof loadConfig>>, events: number): Promise<UserAction[]> {
-  const files = await openFileSource(config.source!.files, { ...config.time, ...config.source! });
-  const mappings = new Map(files.topics.map((topic, i) => [topic, files.mappings[i]!]));
-  const actions: UserAction[] = [];
-  for (const { record } of files.records(0, Math.min(events, files.total))) {
-    const decoded = mappings.get(record.position.topic)!.decode(record);
-    if (!decoded.ok) continue;
-    const { position: _, ...action } = decoded.action;
-    actions.push(action);
-  }
-  return actions;
-}
 
 /** The same bytes, decoder, operators, encoder and batch sizes; no broker, no commit. */
 async function fromMemory(

@@ -21,7 +21,8 @@ export async function everyLastEmbeddingEqualsAFullEncode(world: LiveWorld, even
   return { facts: { 'events a second': Math.round(actions.length / seconds), ...shown.facts }, problems: shown.problems };
 }
 
-async function movielens(events: number): Promise<UserAction[]> {
+/** The first `events` of MovieLens in event-time order, as `produce` writes them. */
+export async function movielens(events: number): Promise<UserAction[]> {
   const config = await loadConfig({ file: MOVIELENS_CONFIG });
   const files = await openFileSource(config.source!.files, { ...config.time, ...config.source! });
   const mappings = new Map(files.topics.map((topic, i) => [topic, files.mappings[i]!]));
