@@ -192,10 +192,18 @@ export const configSchema = z.strictObject({
     .prefault({}),
   encoder: z
     .strictObject({
-      /** Encoder threads; users are sharded over them. */
+      /**
+       * What the encoder runs on. `auto`: a GPU that works and is faster than the CPU, else the CPU. `webgpu`: the KV cache lies on the
+       * GPU. `cuda`: the runtime keeps nothing on the device, so that a step copies K and V of its users there; for trials. A GPU that
+       * fails is left for the CPU, with the same answers.
+       */
+      provider: z.enum(['auto', 'webgpu', 'cuda', 'cpu']).default('auto'),
+      /** Encoder threads; users are sharded over them. One alone owns a GPU. */
       workers: positive.max(256).default(1),
-      /** KV cache of all workers together, bytes. */
+      /** KV cache of all workers together, bytes; on a GPU, of its memory. */
       kvBudgetBytes: positive.min(MIB).default(256 * MIB),
+      /** Host memory for cached rows that a GPU has no room for, bytes. @default as kvBudgetBytes */
+      hostBudgetBytes: z.int().nonnegative().optional(),
       /** Tokens a KV page holds. @default chosen by the model's shape */
       pageLength: positive.max(1_024).optional(),
       /** Users per micro-batch. */

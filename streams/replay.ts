@@ -239,9 +239,11 @@ const factsOf = (bundle: Bundle, files: readonly { readonly path: string }[]) =>
 });
 
 /** The encoder's options of a configuration. */
-export const encoderOptions = ({ encoder: { workers, kvBudgetBytes, pageLength } }: Config) => ({
+export const encoderOptions = ({ encoder: { provider, workers, kvBudgetBytes, hostBudgetBytes, pageLength } }: Config) => ({
+  provider,
   workers,
   kvBudgetBytes,
+  ...(hostBudgetBytes !== undefined && { hostBudgetBytes }),
   ...(pageLength !== undefined && { pageLength }),
 });
 

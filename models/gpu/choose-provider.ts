@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { matrixProductGraph } from './graphs.ts';
+import { plainReason } from './plain-reason.ts';
 
 /** `webgpu`: the KV cache lies on the GPU. `cuda`: it lies in host memory and is copied for every step. `cpu`: it is read where it lies. */
 export type Provider = 'webgpu' | 'cuda' | 'cpu';
@@ -45,7 +46,7 @@ export function tryWebGpu(): Trial {
     timeout: TRIAL_TIMEOUT_MS,
   });
   if (status === 0) return JSON.parse(stdout.trim().split('\n').at(-1)!) as Trial;
-  return { failure: signal === null ? firstReason(stderr) : `the trial ended by ${signal}` };
+  return { failure: signal === null ? plainReason(/reason: (.*)/.exec(stderr)?.[1] ?? stderr) : `the trial ended by ${signal}` };
 }
 
 const TRIAL = `
@@ -72,11 +73,3 @@ const ort = require(runtime);
   console.log(JSON.stringify({ cpuMs: results.cpuMs, gpuMs: results.gpuMs }));
 })().catch((error) => { console.error('reason: ' + error.message); process.exit(1); });
 `;
-
-/** What the runtime says, without the paths of its own sources. */
-function firstReason(stderr: string): string {
-  const reason = /reason: (.*)/.exec(stderr)?.[1] ?? stderr.trim();
-  return /Failed to get a WebGPU adapter/.test(reason)
-    ? 'no adapter (no Vulkan loader, libvulkan.so.1, or no driver)'
-    : reason.slice(0, 200);
-}

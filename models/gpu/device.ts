@@ -6,6 +6,7 @@
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import { messageOf } from '../../schemas/errors.ts';
 import { zerosGraph } from './graphs.ts';
+import { plainReason } from './plain-reason.ts';
 
 /** The device failed: lost, out of memory, or absent. Whatever was asked can be asked of the CPU. */
 export class GpuFailure extends Error {
@@ -19,25 +20,28 @@ const OPTIONS: InferenceSession.SessionOptions = {
   logSeverityLevel: 3,
 };
 
+/** Of a buffer, for this file alone. */
+let bufferOf: (tensor: Tensor) => GpuBuffer;
+let tensorOf: (buffer: GpuBuffer) => Tensor | undefined;
+let free: (buffer: GpuBuffer) => void;
+
 /** Memory on the device. It has no way to be read: rows come back by a session that gathers them. */
 export class GpuBuffer {
   readonly bytes: number;
   #tensor: Tensor | undefined;
 
-  /** @param tensor taken over: nobody else holds it */
-  constructor(tensor: Tensor) {
+  private constructor(tensor: Tensor) {
     this.bytes = 4 * tensor.size;
     this.#tensor = tensor;
   }
 
-  static tensorOf(buffer: GpuBuffer): Tensor {
-    if (buffer.#tensor === undefined) throw new GpuFailure('a buffer of the GPU was used after its end');
-    return buffer.#tensor;
-  }
-
-  static free(buffer: GpuBuffer): void {
-    buffer.#tensor?.dispose();
-    buffer.#tensor = undefined;
+  static {
+    bufferOf = (tensor) => new GpuBuffer(tensor);
+    tensorOf = (buffer) => buffer.#tensor;
+    free = (buffer) => {
+      buffer.#tensor?.dispose();
+      buffer.#tensor = undefined;
+    };
   }
 }
 
@@ -70,10 +74,9 @@ export class GpuDevice {
     return this.#bytesUploaded;
   }
 
+  /** Of all buffers. */
   get bytesHeld(): number {
-    let bytes = 0;
-    for (const buffer of this.#buffers) bytes += buffer.bytes;
-    return bytes;
+    return [...this.#buffers].reduce((bytes, buffer) => bytes + buffer.bytes, 0);
   }
 
   session(graph: Uint8Array): Promise<GpuSession> {
@@ -90,7 +93,7 @@ export class GpuDevice {
       this.#maker ??= this.#createMaker();
       const shape = new Tensor('int64', BigInt64Array.of(BigInt(rows), BigInt(width)), [2]);
       const [tensor] = Object.values(await (await this.#maker).run({ shape }));
-      const buffer = new GpuBuffer(tensor!);
+      const buffer = bufferOf(tensor!);
       this.#buffers.add(buffer);
       return buffer;
     });
@@ -98,7 +101,8 @@ export class GpuDevice {
 
   /** Buffers first: one that outlives the session that made it crashes the process. */
   async release(): Promise<void> {
-    for (const buffer of this.#buffers) GpuBuffer.free(buffer);
+    this.#failure ??= 'it has been released';
+    for (const buffer of this.#buffers) free(buffer);
     this.#buffers.clear();
     for (const session of this.#sessions.splice(0)) await session.release();
   }
@@ -124,10 +128,14 @@ export class GpuDevice {
   ): Promise<Readonly<Record<string, Tensor>>> {
     const inputs: Record<string, Tensor> = { ...feeds };
     for (const feed of Object.values(feeds)) this.#bytesUploaded += bytesOf(feed);
-    for (const [name, buffer] of Object.entries(bound)) inputs[name] = GpuBuffer.tensorOf(buffer);
+    for (const [name, buffer] of Object.entries(bound)) {
+      const tensor = this.#buffers.has(buffer) ? tensorOf(buffer) : undefined;
+      if (tensor === undefined) throw new Error(`${name} is bound to a buffer that this device does not have, or no longer`);
+      inputs[name] = tensor;
+    }
     const fetches: Record<string, Tensor | null> = {};
     for (const name of outputs) fetches[name] = null;
-    for (const [output, input] of Object.entries(inPlace)) fetches[output] = GpuBuffer.tensorOf(bound[input]!);
+    for (const [output, input] of Object.entries(inPlace)) fetches[output] = inputs[input]!;
     const fetched = await session.run(inputs, fetches);
     return Object.fromEntries(outputs.map((name) => [name, fetched[name]!]));
   }
@@ -138,7 +146,7 @@ export class GpuDevice {
       return await work();
     } catch (cause) {
       // After one failure nothing on the device can be trusted, least of all rows that were half written.
-      this.#failure = messageOf(cause);
+      this.#failure = plainReason(messageOf(cause));
       throw new GpuFailure(`${what} of the GPU failed: ${this.#failure}`, { cause });
     }
   }

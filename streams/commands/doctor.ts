@@ -8,6 +8,7 @@ import colors from 'picocolors';
 import { connect } from '../../infra/clickhouse/connect.ts';
 import { count, mebibytes } from '../../infra/console/format.ts';
 import { HstuEncoder } from '../../models/encoder.ts';
+import { chooseProvider, type Provider } from '../../models/gpu/choose-provider.ts';
 import { type Bundle, kvBytesPerRow, loadBundle } from '../../models/hstu/bundle.ts';
 import { judgeCacheability } from '../../models/hstu/cacheability.ts';
 import { randomBundle } from '../../models/hstu/random-bundle.ts';
@@ -40,7 +41,7 @@ export function addDoctor(program: Command): void {
       };
       const checks: Check[] = [
         { name: 'Node.js', mend: 'install Node.js 20 or newer', run: checkNode },
-        { name: 'ONNX Runtime', mend: 'npm ci', run: checkRuntime },
+        { name: 'ONNX Runtime', mend: 'npm ci', run: () => checkRuntime('cpu') },
         {
           name: 'configuration',
           mend: `mend ${options.config}, or name another with --config`,
@@ -48,6 +49,11 @@ export function addDoctor(program: Command): void {
             settings.config = await loadConfig({ file: options.config, environment: process.env, assignments: options.set });
             return options.config;
           },
+        },
+        {
+          name: 'provider',
+          mend: 'set encoder.provider to auto or cpu; webgpu needs libvulkan.so.1 and a Vulkan driver, cuda the CUDA libraries of the runtime',
+          run: async () => checkProvider(configured()),
         },
         {
           name: 'model bundle',
@@ -108,11 +114,20 @@ async function checkNode(): Promise<string> {
   return process.versions.node;
 }
 
+/** On what the encoder would run, and why; a GPU, asked for or found, really encodes. */
+async function checkProvider({ encoder }: Config): Promise<string> {
+  const { provider, reason } = chooseProvider(encoder.provider);
+  if (provider === 'cpu') return `cpu: ${reason}`;
+  return `${await checkRuntime(provider)}; ${reason}${provider === 'cuda' ? `; ${CUDA_COST}` : ''}`;
+}
+
+const CUDA_COST = 'K and V of every step are copied to it: nothing stays on the device';
+
 /** Really encodes: one worker thread, a small random model, full against incremental. */
-async function checkRuntime(): Promise<string> {
+async function checkRuntime(provider: Provider): Promise<string> {
   const { version } = createRequire(import.meta.url)('onnxruntime-node/package.json') as { version: string };
   const bundle = randomBundle({ dimension: 16, layers: 2, heads: 2, maxSequenceLength: 16 });
-  const encoder = new HstuEncoder(bundle, { kvBudgetBytes: 2 ** 20 });
+  const encoder = new HstuEncoder(bundle, { kvBudgetBytes: 2 ** 20, provider });
   try {
     const entities = Int32Array.from({ length: 16 }, (_, i) => i + 1);
     const timesS = Float64Array.from(entities, (i) => 1_000_000_000 + i * i * 60);
@@ -130,8 +145,9 @@ async function checkRuntime(): Promise<string> {
     const [grown] = await encoder.encode([{ userId: 'grown', segments }]);
     const [whole] = await encoder.encode([{ userId: 'whole', segments: [segment(16)] }]);
     const delta = Math.max(...whole!.segments[0]!.rows.map((value, d) => Math.abs(value - grown!.segments.at(-1)!.rows[d]!)));
-    if (!(delta <= 1e-5)) throw new Error(`incremental and full encodes differ by ${delta}`);
-    return `onnxruntime-node ${version} (CPU); incremental = full within ${delta.toExponential(1)}`;
+    if (encoder.provider.provider !== provider) throw new Error(encoder.provider.reason);
+    if (!(delta <= 1e-4)) throw new Error(`incremental and full encodes differ by ${delta}`);
+    return `onnxruntime-node ${version} (${provider}); incremental = full within ${delta.toExponential(1)}`;
   } finally {
     await encoder.close();
   }

@@ -71,7 +71,10 @@ export async function openLive({
   });
   const schemas = registry ?? fixedSchemas;
   const codec = new AvroCodec({ schemas, maxRecordBytes: config.kafka.maxRecordBytes });
-  const encoder = new HstuEncoder(bundle, encoderOptions(config));
+  const encoder = new HstuEncoder(bundle, {
+    ...encoderOptions(config),
+    onProvider: ({ provider, reason }) => observer.onNotice?.('what the encoder runs on', { provider, reason }),
+  });
   const outputs = new OutputProducer(kafka, config.kafka);
   const changelog = new ChangelogReader(kafka, changelogOf(config.kafka));
   const fetcher = new PartitionFetcher(kafka, {
