@@ -1,6 +1,5 @@
 /** Several files as one source in event-time order: sorted in memory, within a limit. */
 import { createHash } from 'node:crypto';
-import { basename } from 'node:path';
 import type { SourceRecord } from '../../schemas/action.ts';
 import type { FileSource } from '../../schemas/config.ts';
 import { PipelineError } from '../../schemas/errors.ts';
@@ -12,6 +11,7 @@ import {
 } from '../../schemas/record-mapping.ts';
 import { combineFingerprint } from './fingerprint.ts';
 import { checkColumns, openRawRows } from './read-records.ts';
+import { topicsOf } from './topics-of.ts';
 
 export interface FileSourceOptions extends RecordMappingOptions {
   /** Records of all files together that may be held and sorted. @default 5,000,000 */
@@ -130,17 +130,6 @@ async function loadFile(
     }
   }
   return { file: { topic, rows, toValue, mapping, contentDigest: hash.digest('hex') }, times };
-}
-
-/** Base names, made distinct: lineage and dead letters are keyed by them. */
-function topicsOf(files: readonly FileSource[]): string[] {
-  const taken = new Map<string, number>();
-  return files.map(({ path }) => {
-    const name = basename(path);
-    const count = (taken.get(name) ?? 0) + 1;
-    taken.set(name, count);
-    return count === 1 ? name : `${name}#${count}`;
-  });
 }
 
 /** Indices into the files laid end to end, by time; equal times keep that order. */

@@ -13,6 +13,11 @@ export interface UserSortOptions {
   readonly folder: string;
   /** Events held before they are written as a run, and read-ahead of the runs while they are merged, bytes. @default 64 MiB */
   readonly memoryBytes?: number;
+  /**
+   * An action of this kind erases its user: neither it nor what comes before it in the user's order comes out. Users with erasures
+   * are remembered, a number each. @default none does
+   */
+  readonly erasureAction?: string;
 }
 
 /** Objects and strings of one event beside its characters, about, bytes. */
@@ -34,12 +39,15 @@ export class UserSort {
   #held: SortedEvent[] = [];
   #heldBytes = 0;
   readonly #runs: string[] = [];
+  readonly #erasures = new Map<string, number>();
+  readonly #erasureAction: string | undefined;
   #runNumber = 0;
   #count = 0;
   #spilledBytes = 0;
 
   /** @throws PipelineError `SOURCE_UNREADABLE` where the folder cannot be made */
-  constructor({ folder, memoryBytes = 64 * 1024 * 1024 }: UserSortOptions) {
+  constructor({ folder, memoryBytes = 64 * 1024 * 1024, erasureAction }: UserSortOptions) {
+    this.#erasureAction = erasureAction;
     this.#memoryBytes = memoryBytes;
     this.#folder = this.#onDisk(() => {
       mkdirSync(folder, { recursive: true });
@@ -59,13 +67,27 @@ export class UserSort {
 
   /** @param order what a user's events are sorted by: event time, or the place in the source */
   add(action: PositionedAction, order: number): void {
+    if (action.action === this.#erasureAction) this.#erasures.set(action.userId, (this.#erasures.get(action.userId) ?? 0) + 1);
     this.#held.push(toEvent(action, order, this.#count++));
     this.#heldBytes += EVENT_BYTES + 2 * (action.eventId.length + action.userId.length + action.entity.length);
     if (this.#heldBytes >= this.#memoryBytes) this.#spill();
   }
 
-  /** All events, users whole. Read it once, after the last `add`. */
+  /** All events that no erasure took away, users whole. Read it once, after the last `add`. */
   *sorted(): Generator<PositionedAction> {
+    let userId: string | undefined;
+    let erasures = 0;
+    for (const action of this.#all()) {
+      if (action.userId !== userId) {
+        userId = action.userId;
+        erasures = this.#erasures.get(userId) ?? 0;
+      }
+      if (erasures === 0) yield action;
+      else if (action.action === this.#erasureAction) erasures -= 1;
+    }
+  }
+
+  *#all(): Generator<PositionedAction> {
     if (this.#runs.length === 0) {
       this.#held.sort(compareKeys);
       for (const { action } of this.#held) yield action;

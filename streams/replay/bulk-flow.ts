@@ -19,6 +19,7 @@ import type { BundleConfig } from '../../schemas/bundle-config.ts';
 import type { Config } from '../../schemas/config.ts';
 import type { ScoreResult } from '../../schemas/encoding.ts';
 import type { UserEmbedding } from '../../schemas/output.ts';
+import { featuresOfContexts, sequencing } from '../pipeline.ts';
 import { Histories } from './histories.ts';
 import { type HistoryBatch, type ShapedUpdate, shapeUpdates } from './shape-updates.ts';
 
@@ -64,13 +65,15 @@ export interface DecodedHistories {
  */
 export function bulkFlow(parts: BulkParts): OperatorFunction<DecodedHistories, OutputBatch> {
   const { settings, model, encoder, everyEvent, ranks, asOfMs, maxInFlight, publisher, committer, now } = parts;
-  const { tokenizer, window } = model;
   const histories = new Histories();
   const shape = shapeUpdates({ histories, everyEvent, ranks, asOfMs });
   const ranked = ranks ? score({ scorer: encoder, ...settings.scores, maxInFlight }) : map(unscored);
   return pipe(
     map(({ source, actions }: DecodedHistories) => ({ source, actions, deadLetters: [] })),
-    sequence({ tokenizer, window, ...settings.sequence, publish: 'every-batch', store: histories }),
+    pipe(
+      featuresOfContexts(settings, model.tokenizer),
+      sequence({ ...sequencing(settings, model), publish: 'every-batch', store: histories }),
+    ),
     map((batch) => {
       const shaped = shape(batch);
       if (shaped.updates.length === 0) return [{ batch: shaped, update: null }];

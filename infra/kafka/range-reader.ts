@@ -1,0 +1,116 @@
+/** Reads stated ranges of partitions, once, outside any group: what a backfill reads, and what nobody's offsets move by. */
+import type { Kafka } from 'kafkajs';
+import type { SourceRecord } from '../../schemas/action.ts';
+import { PipelineError } from '../../schemas/errors.ts';
+import { PartitionFetcher } from './partition-fetcher.ts';
+import { withAdmin } from './topics.ts';
+
+/** Records `from … to-1` of a partition. */
+export interface OffsetRange {
+  readonly topic: string;
+  readonly partition: number;
+  readonly from: number;
+  readonly to: number;
+}
+
+/** Where a range begins and ends: offsets, or times in ms since the epoch; neither for the log's own ends. */
+export interface RangeBounds {
+  readonly fromOffset?: number | undefined;
+  readonly toOffset?: number | undefined;
+  readonly fromTimeMs?: number | undefined;
+  readonly toTimeMs?: number | undefined;
+}
+
+/**
+ * The ranges of all partitions of a topic.
+ *
+ * @throws PipelineError `CONFIG_INVALID` for an offset that the log does not have, with what it has
+ */
+export async function resolveRanges(
+  kafka: Kafka,
+  topic: string,
+  boundsOf: (partition: number) => RangeBounds,
+): Promise<OffsetRange[]> {
+  return withAdmin(kafka, `reading the offsets of ${topic}`, async (admin) => {
+    const logs = await admin.fetchTopicOffsets(topic);
+    const atTime = async (timeMs: number | undefined, partition: number) => {
+      if (timeMs === undefined) return undefined;
+      const found = (await admin.fetchTopicOffsetsByTimestamp(topic, timeMs)).find((one) => one.partition === partition);
+      return found === undefined || Number(found.offset) < 0 ? undefined : Number(found.offset);
+    };
+    const ranges: OffsetRange[] = [];
+    for (const { partition, low, high } of logs.sort((a, b) => a.partition - b.partition)) {
+      const bounds = boundsOf(partition);
+      const [first, end] = [Number(low), Number(high)];
+      const from =
+        bounds.fromOffset ?? (bounds.fromTimeMs === undefined ? first : ((await atTime(bounds.fromTimeMs, partition)) ?? end));
+      const to = bounds.toOffset ?? (await atTime(bounds.toTimeMs, partition)) ?? end;
+      if (from < first || to > end || from > to)
+        throw new PipelineError(
+          'CONFIG_INVALID',
+          `${topic}/${partition}: the range ${from} to ${to} is not in the log, which holds the offsets ${first} to ${end}`,
+        );
+      ranges.push({ topic, partition, from, to });
+    }
+    return ranges;
+  });
+}
+
+/**
+ * The committed records of the ranges, each partition in its order.
+ *
+ * @throws PipelineError Kafka's; `SOURCE_UNREADABLE` where retention deletes a part of a range before it is read
+ */
+export async function* readRanges(
+  kafka: Kafka,
+  ranges: readonly OffsetRange[],
+  maxBufferedBytes: number,
+  signal?: AbortSignal,
+): AsyncGenerator<readonly SourceRecord[]> {
+  let wake: () => void = () => undefined;
+  let failure: PipelineError | undefined;
+  const fail = (error: PipelineError) => {
+    failure ??= error;
+    wake();
+  };
+  const fetcher = new PartitionFetcher(kafka, {
+    maxBufferedBytes,
+    onData: () => wake(),
+    onError: fail,
+    onSkipped: ({ topic, partition }, from, to) =>
+      fail(
+        new PipelineError(
+          'SOURCE_UNREADABLE',
+          `${topic}/${partition}: offsets ${from} to ${to} were deleted while they were to be read`,
+        ),
+      ),
+  });
+  const open = ranges.filter(({ from, to }) => from < to);
+  const stop = () => wake();
+  signal?.addEventListener('abort', stop, { once: true });
+  try {
+    if (open.length > 0) await fetcher.connect([...new Set(open.map(({ topic }) => topic))]);
+    for (const range of open) fetcher.assign(range, range.from);
+    while (open.length > 0) {
+      if (failure !== undefined) throw failure;
+      signal?.throwIfAborted();
+      const woken = new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+      let taken = false;
+      for (const range of [...open]) {
+        const { records, nextOffset } = fetcher.take(range, 10_000);
+        const wanted = records.filter(({ position }) => position.offset < range.to);
+        if (wanted.length > 0) yield wanted;
+        taken ||= records.length > 0;
+        if (nextOffset < range.to) continue;
+        fetcher.unassign(range);
+        open.splice(open.indexOf(range), 1);
+      }
+      if (!taken && open.length > 0) await woken;
+    }
+  } finally {
+    signal?.removeEventListener('abort', stop);
+    await fetcher.close();
+  }
+}
