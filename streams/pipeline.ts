@@ -1,5 +1,5 @@
 /** What flows, in one sentence: the same for live, replay and tests. */
-import { identity, type OperatorFunction, pipe, tap } from 'rxjs';
+import { identity, type MonoTypeOperatorFunction, type OperatorFunction, pipe, tap } from 'rxjs';
 import {
   answer,
   assemble,
@@ -22,14 +22,15 @@ import {
   sequence,
   sideFeatures,
   spread,
+  type Tokenizer,
 } from '../operators/index.ts';
-import type { OutputBatch, ScoredBatch, SequencedBatch, SourceBatch, UpdateUnit } from '../schemas/batch.ts';
+import type { DecodedBatch, OutputBatch, ScoredBatch, SequencedBatch, SourceBatch, UpdateUnit } from '../schemas/batch.ts';
 import type { Config } from '../schemas/config.ts';
 import { PipelineError } from '../schemas/errors.ts';
 import { type PipelineObserver, stepTimer } from './instrument.ts';
 import type { PipelineModel } from './pipeline-model.ts';
 
-type SideFeatureSettings = NonNullable<Config['sequence']['sideFeatures']>;
+type FeatureTokenizer = Tokenizer & { entityOf(token: number): string };
 
 export type PipelineSettings = Pick<Config, 'publish' | 'scores' | 'sequence' | 'encoder'>;
 
@@ -51,6 +52,33 @@ export interface PipelineParts {
   readonly observer?: PipelineObserver;
 }
 
+/** What the sequence step is told by the settings and the model, wherever it runs. */
+export function sequencing(
+  { sequence: { sideFeatures: side, ...sequence } }: Pick<Config, 'sequence'>,
+  { tokenizer, window }: Pick<PipelineModel, 'window'> & { readonly tokenizer: FeatureTokenizer },
+): SequenceOptions {
+  const options = { tokenizer, window, ...sequence };
+  if (side === undefined) return options;
+  return { ...options, featureRuns: { namespaces: side.namespaces, entityOf: (token) => tokenizer.entityOf(token) } };
+}
+
+/**
+ * Side features out of actions' contexts, where the settings ask for it.
+ *
+ * @throws PipelineError `CONFIG_INVALID` for a kind of action that the model does not have
+ */
+export function featuresOfContexts(
+  { sequence: { sideFeatures: side } }: Pick<Config, 'sequence'>,
+  tokenizer: Tokenizer,
+): MonoTypeOperatorFunction<DecodedBatch> {
+  const action = side?.contextAction;
+  if (side === undefined || action === undefined) return identity;
+  const trial = tokenizer.token({ eventId: '', userId: '', action, entity: '', eventTimeMs: 0 });
+  if (trial.kind === 'refuse' && trial.code === 'ACTION_UNKNOWN')
+    throw new PipelineError('CONFIG_INVALID', `sequence.sideFeatures.contextAction: ${trial.message}`);
+  return sideFeatures({ names: side.namespaces, action });
+}
+
 /** Records to sequences: also how a restart rebuilds the state of what was committed, without encoding. */
 export const toSequences = ({
   decoder,
@@ -61,35 +89,15 @@ export const toSequences = ({
   observer,
 }: Omit<PipelineParts, 'encoder' | 'publisher' | 'committer' | 'now'>): OperatorFunction<SourceBatch, SequencedBatch> => {
   const timed = stepTimer(observer);
-  const { tokenizer, window } = model;
-  const { seenFilter, unknownCandidates = 'hash' } = settings.scores;
-  const asked = { vocabulary: tokenizer, seenFilter, unknownCandidates };
-  const { publish } = settings;
-  const { sideFeatures: side, ...sequencing } = settings.sequence;
-  const featureRuns = side && { namespaces: side.namespaces, entityOf: (token: number) => tokenizer.entityOf(token) };
+  const { publish, scores } = settings;
+  const { seenFilter, unknownCandidates = 'hash' } = scores;
+  const asked = { vocabulary: model.tokenizer, seenFilter, unknownCandidates };
   const decoded = decode({ decoder, ...(requests !== undefined && { requests }) });
-  const sequenced = sequence({
-    tokenizer,
-    window,
-    ...sequencing,
-    publish,
-    requests: asked,
-    store,
-    ...(featureRuns !== undefined && { featureRuns }),
-  });
   return pipe(
-    timed('decode', 'batch', side?.contextAction === undefined ? decoded : pipe(decoded, fromContext(side, tokenizer))),
-    timed('sequence', 'batch', sequenced),
+    timed('decode', 'batch', pipe(decoded, featuresOfContexts(settings, model.tokenizer))),
+    timed('sequence', 'batch', sequence({ ...sequencing(settings, model), publish, requests: asked, store })),
   );
 };
-
-/** @throws PipelineError `CONFIG_INVALID` for a kind of action that the model does not have */
-function fromContext({ namespaces, contextAction = '' }: SideFeatureSettings, tokenizer: PipelineModel['tokenizer']) {
-  const trial = tokenizer.token({ eventId: '', userId: '', action: contextAction, entity: '', eventTimeMs: 0 });
-  if (trial.kind === 'refuse' && trial.code === 'ACTION_UNKNOWN')
-    throw new PipelineError('CONFIG_INVALID', `sequence.sideFeatures.contextAction: ${trial.message}`);
-  return sideFeatures({ names: namespaces, action: contextAction });
-}
 
 /** Batches in, the same batches out when all they give is published and their position is committed. */
 export function pipeline(parts: PipelineParts): OperatorFunction<SourceBatch, OutputBatch> {
