@@ -47,6 +47,26 @@ const request = (
   topK: more.topK ?? 0,
 });
 const row = [0.3, -0.2, 0.5, 0.1, -0.7, 0.4];
+describe('named candidates', () => {
+  it('are scored for the last row, repeated or not, in their order', async () => {
+    const other = row.map((x) => -x);
+    const candidates = Int32Array.of(7, 30, 1, 7);
+    const [asked, silent] = await scorer.score([{ ...request([other, row]), candidates }, request([row])]);
+    const scores = referenceScores(bundle, Float32Array.from(row));
+    for (const [i, candidate] of candidates.entries())
+      expect(Math.abs(asked!.candidateScores![i]! - scores[candidate - 1]!)).toBeLessThan(TOLERANCE);
+    expect('candidateScores' in silent!).toBe(false);
+  });
+
+  it('out of the table are refused', async () => {
+    for (const outside of [0, VOCABULARY + 1])
+      await expect(scorer.score([{ ...request([row]), candidates: Int32Array.of(1, outside) }])).rejects.toMatchObject({
+        code: 'ENCODER_FAILED',
+        message: expect.stringContaining(`${outside}`),
+      });
+  });
+});
+
 const best = (scores: Float64Array, hidden: readonly number[] = []): number[] =>
   [...scores.keys()]
     .map((index) => index + 1)
