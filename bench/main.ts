@@ -4,6 +4,7 @@ import { startProgress } from '../infra/console/progress.ts';
 import { table } from '../infra/console/table.ts';
 import { benchAnalytics } from './analytics.ts';
 import { benchEncode } from './encode.ts';
+import { benchGpu, GPU_FIGURES, measuredElsewhere } from './gpu.ts';
 import { benchKafka, KAFKA_FIGURES } from './kafka.ts';
 import { commit, machine } from './measure.ts';
 import { benchReplay, REPLAY_FIGURES } from './replay.ts';
@@ -18,6 +19,7 @@ const benchmarks: Readonly<Record<string, (asJson: boolean) => Promise<void>>> =
   restore,
   replay,
   analytics,
+  gpu,
 };
 
 const [name = 'encode', ...flags] = process.argv.slice(2);
@@ -110,4 +112,17 @@ async function replay(asJson: boolean): Promise<void> {
         })),
       ),
     );
+}
+
+async function gpu(asJson: boolean): Promise<void> {
+  if (measuredElsewhere()) return;
+  const progress = startProgress('gpu', GPU_FIGURES);
+  const figures = await benchGpu((done, label) => progress.update(done, label));
+  progress.stop();
+  if (asJson) console.log(JSON.stringify({ machine: machine(), commit: commit(), gpu: figures }));
+  else {
+    console.log(`device: ${figures.device}`);
+    console.log(table(figures.pools.map((figure) => ({ ...figure }))));
+    console.log(table(figures.shapes.map((figure) => ({ ...figure }))));
+  }
 }
