@@ -1,0 +1,210 @@
+/** `hstu-streams replay --mode …`: the bulk path at a terminal, with progress, Ctrl-C and memory; and verification. */
+import { connect } from '../../infra/clickhouse/connect.ts';
+import { countRows } from '../../infra/clickhouse/readers.ts';
+import { count, duration, mebibytes, scientific } from '../../infra/console/format.ts';
+import { watchMemory } from '../../infra/console/memory.ts';
+import { type Progress, startProgress } from '../../infra/console/progress.ts';
+import { facts, heading, table } from '../../infra/console/table.ts';
+import { type Bundle, loadBundle } from '../../models/hstu/bundle.ts';
+import type { Config } from '../../schemas/config.ts';
+import { PipelineError } from '../../schemas/errors.ts';
+import { type BackfillProgress, backfill, verifyStored } from '../replay/backfill.ts';
+import { parseBounds } from '../replay/parse-bounds.ts';
+import { type BackfillSource, fileBackfill, kafkaBackfill } from '../replay/source.ts';
+import { storedInRun, storedInTopic } from '../replay/stored.ts';
+import { isVerified, type Verification } from '../replay/verify.ts';
+import { requireKafka } from '../require-kafka.ts';
+import { INTERRUPTED, onInterrupt } from './interrupt.ts';
+
+export const MODES = ['state', 'every-event', 'as-of', 'verify'] as const;
+
+export interface BackfillFlags {
+  readonly mode: (typeof MODES)[number];
+  readonly asOf?: string;
+  readonly from?: 'files' | 'kafka';
+  readonly offsets?: string;
+  readonly since?: string;
+  readonly until?: string;
+  readonly against?: string;
+  readonly ranks?: true;
+  readonly fresh?: true;
+  readonly maxRate?: number;
+  readonly parallel?: number;
+  readonly memory?: number;
+}
+
+/** What both kinds of run are given. */
+interface Common {
+  readonly config: Config;
+  readonly bundle: Bundle;
+  readonly source: BackfillSource;
+  readonly memoryBytes?: number;
+  readonly parallel?: number | undefined;
+  readonly signal: AbortSignal;
+  readonly onProgress: (progress: BackfillProgress) => void;
+}
+
+/** Runs to the end and prints what came of it. Sets the exit code: 1 where verification fails, 130 where interrupted. */
+export async function runBackfill(config: Config, flags: BackfillFlags): Promise<void> {
+  const asOfMs = flags.asOf === undefined ? undefined : timeOf('--as-of', flags.asOf);
+  if ((flags.mode === 'as-of') !== (asOfMs !== undefined))
+    throw new PipelineError('CONFIG_INVALID', '--as-of TIME belongs to --mode as-of, which needs it');
+  const memory = watchMemory();
+  const interrupt = onInterrupt(() =>
+    process.stderr.write('\nstopping: finishing what was read (Ctrl-C again to end at once)\n'),
+  );
+  const bars = new Bars(() => memory.peakRssBytes);
+  const common: Common = {
+    config,
+    bundle: await loadBundle(config.bundle),
+    source: sourceOf(config, flags),
+    ...(flags.memory !== undefined && { memoryBytes: flags.memory * 2 ** 20 }),
+    parallel: flags.parallel,
+    signal: interrupt.signal,
+    onProgress: (progress) => bars.show(progress),
+  };
+  try {
+    if (flags.mode === 'verify') await verifyAndReport(common, flags, bars);
+    else await backfillAndReport(common, { ...flags, mode: flags.mode }, asOfMs, bars);
+    console.log(facts([['peak memory', mebibytes(memory.peakRssBytes)]]));
+  } catch (thrown) {
+    // Interrupted while it was reading: nothing was begun.
+    if (!interrupt.signal.aborted || !(thrown instanceof DOMException)) throw thrown;
+    process.exitCode = INTERRUPTED;
+  } finally {
+    bars.stop();
+    interrupt.dispose();
+    memory.stop();
+  }
+}
+
+async function backfillAndReport(
+  common: Common,
+  flags: BackfillFlags & { readonly mode: Exclude<BackfillFlags['mode'], 'verify'> },
+  asOfMs: number | undefined,
+  bars: Bars,
+): Promise<void> {
+  const clickhouse = await connect(common.config.clickhouse);
+  try {
+    const { mode, ranks, fresh, maxRate } = flags;
+    const result = await backfill({ ...common, clickhouse, mode, asOfMs, ranks, fresh, maxRate });
+    bars.stop();
+    const done = result.position - result.start;
+    console.log(heading(`Run ${result.runId}`));
+    console.log(
+      facts([
+        [
+          'records',
+          `${count(result.records)}, ${count(result.deadLetters)} of them dead letters; sorted in ${duration(result.sortMs)}`,
+        ],
+        [
+          'events now',
+          `${count(done)} in ${duration(result.encodeMs)} (${count((1000 * done) / Math.max(1, result.encodeMs))}/s)`,
+        ],
+        ['embeddings', count(result.embeddings)],
+        ['ClickHouse', clickhouse.where],
+      ]),
+    );
+    console.log(table([await countRows(clickhouse, result.runId)]));
+    if (!result.interrupted) return;
+    console.log(
+      `stopped after ${count(result.position)} of ${count(result.events)} events; what was done is committed. The same command goes on from there.`,
+    );
+    process.exitCode = INTERRUPTED;
+  } finally {
+    await clickhouse.close();
+  }
+}
+
+async function verifyAndReport(common: Common, { against }: BackfillFlags, bars: Bars): Promise<void> {
+  const { config } = common;
+  if (against === undefined)
+    throw new PipelineError('CONFIG_INVALID', '--against: missing; a run id, or kafka for the topic of embeddings');
+  const everyVersion = config.publish === 'every-event';
+  if (against === 'kafka') {
+    const stored = await storedInTopic(requireKafka(config, '--against kafka'), common.signal);
+    return report(await verifyStored({ ...common, stored, everyVersion }), bars);
+  }
+  const clickhouse = await connect(config.clickhouse);
+  try {
+    // Of a backfill of states only the ends are stored.
+    const all = everyVersion && !/^(state|as-of|every-event)-/.test(against);
+    return report(await verifyStored({ ...common, stored: storedInRun(clickhouse, against), everyVersion: all }), bars);
+  } finally {
+    await clickhouse.close();
+  }
+}
+
+function report(result: Verification, bars: Bars): void {
+  bars.stop();
+  const ok = isVerified(result);
+  console.log(heading(ok ? 'Verified' : 'NOT verified'));
+  console.log(
+    facts([
+      ['users', count(result.users)],
+      ['embeddings compared', count(result.compared)],
+      ['max |Δ|', scientific(result.maxDelta)],
+      ['missing', count(result.missingCount)],
+      ['extra', count(result.extraCount)],
+      ['mismatches', count(result.mismatchCount)],
+    ]),
+  );
+  if (result.missing.length > 0) console.log(`${heading('Missing (user/version)')}\n${result.missing.join('\n')}`);
+  if (result.extra.length > 0) console.log(`${heading('Extra (user/version)')}\n${result.extra.join('\n')}`);
+  if (result.mismatches.length > 0)
+    console.log(`${heading('Mismatches')}\n${table(result.mismatches.map((mismatch) => ({ ...mismatch })))}`);
+  if (!ok) process.exitCode = 1;
+}
+
+function sourceOf(config: Config, { from, offsets, since, until }: BackfillFlags): BackfillSource {
+  const kafka = from === undefined ? config.source === undefined : from === 'kafka';
+  if (kafka) {
+    const times = {
+      fromTimeMs: since === undefined ? undefined : timeOf('--since', since),
+      toTimeMs: until === undefined ? undefined : timeOf('--until', until),
+    };
+    const bounds = parseBounds(offsets);
+    return kafkaBackfill(config, (partition) => ({ ...times, ...bounds.get(partition) }));
+  }
+  if (offsets !== undefined || since !== undefined || until !== undefined)
+    throw new PipelineError('CONFIG_INVALID', '--offsets, --since and --until are of --from kafka');
+  return fileBackfill(config);
+}
+
+function timeOf(flag: string, text: string): number {
+  const timeMs = /^\d+$/.test(text) ? Number(text) : Date.parse(text);
+  if (Number.isFinite(timeMs)) return timeMs;
+  throw new PipelineError(
+    'CONFIG_INVALID',
+    `${flag} ${text}: expected ms since the epoch, or a time such as 2024-05-01T00:00:00Z`,
+  );
+}
+
+/** One bar a phase. */
+class Bars {
+  readonly #peakRssBytes: () => number;
+  #phase: BackfillProgress['phase'] | undefined;
+  #bar: Progress | undefined;
+
+  constructor(peakRssBytes: () => number) {
+    this.#peakRssBytes = peakRssBytes;
+  }
+
+  show({ phase, done, total, embeddings }: BackfillProgress): void {
+    if (phase !== this.#phase) {
+      this.stop();
+      this.#phase = phase;
+      this.#bar = total === undefined ? undefined : startProgress('encoding', total);
+    }
+    if (total === undefined)
+      process.stderr.write(
+        `${process.stderr.isTTY ? '\r' : ''}sorting: ${count(done)} records${process.stderr.isTTY ? '' : '\n'}`,
+      );
+    else this.#bar?.update(done, `${count(embeddings)} embeddings, peak ${mebibytes(this.#peakRssBytes())}`);
+  }
+
+  stop(): void {
+    this.#bar?.stop();
+    this.#bar = undefined;
+  }
+}

@@ -1,0 +1,92 @@
+/** Backfills against the real engine and a real broker: what live published is what replay computes, and a stop costs nothing. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { connect } from '../../infra/clickhouse/connect.ts';
+import type { Bundle } from '../../models/hstu/bundle.ts';
+import { loadBundle } from '../../models/hstu/bundle.ts';
+import { loadConfig } from '../../streams/load-config.ts';
+import { backfill, verifyStored } from '../../streams/replay/backfill.ts';
+import { fileBackfill, kafkaBackfill } from '../../streams/replay/source.ts';
+import { storedInRun, storedInTopic } from '../../streams/replay/stored.ts';
+import { isVerified } from '../../streams/replay/verify.ts';
+import { kafkaIsPossible, randomName, sharedKafka } from '../support/kafka-broker.ts';
+import { liveBundle, liveEvents } from '../support/live-bundle.ts';
+import { LiveWorld } from '../support/live-world.ts';
+
+const MOVIELENS = fileURLToPath(new URL('../../examples/movielens/replay.yaml', import.meta.url));
+
+describe('a backfill of files', { timeout: 300_000 }, () => {
+  let folder: string;
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'hstu-backfill-'));
+  });
+  afterAll(() => rm(folder, { recursive: true, force: true }));
+
+  it('of MovieLens equals its recomputation; stopped and resumed, nothing is missing or doubled', async () => {
+    const given = await loadConfig({ file: MOVIELENS });
+    const config = {
+      ...given,
+      state: { ...given.state, path: folder },
+      clickhouse: { ...given.clickhouse, path: join(folder, 'ch') },
+    };
+    const bundle = await loadBundle(config.bundle);
+    const clickhouse = await connect(config.clickhouse);
+    try {
+      const stop = new AbortController();
+      const options = { config, bundle, clickhouse, mode: 'every-event', memoryBytes: 4 * 2 ** 20 } as const;
+      const first = await backfill({
+        ...options,
+        source: fileBackfill(config),
+        signal: stop.signal,
+        onProgress: ({ phase, done }) => phase === 'encoding' && done > 20_000 && stop.abort(),
+      });
+      expect(first.interrupted).toBe(true);
+      const second = await backfill({ ...options, source: fileBackfill(config) });
+      expect(second).toMatchObject({ runId: first.runId, start: first.position, interrupted: false });
+      expect(first.embeddings + second.embeddings).toBe(100_836);
+
+      const stored = storedInRun(clickhouse, first.runId);
+      const result = await verifyStored({ config, bundle, source: fileBackfill(config), stored, everyVersion: true });
+      expect(result).toMatchObject({ users: 610, compared: 100_836, missing: [], extra: [], mismatches: [] });
+      expect(result.maxDelta).toBeLessThanOrEqual(1e-5);
+    } finally {
+      await clickhouse.close();
+    }
+  });
+});
+
+describe.skipIf(!kafkaIsPossible)('a backfill of Kafka', { timeout: 180_000 }, () => {
+  let bundle: { readonly bundle: Bundle; readonly path: string };
+  let world: LiveWorld;
+  beforeAll(async () => {
+    const broker = await sharedKafka();
+    bundle = await liveBundle();
+    world = await LiveWorld.create({ broker, name: randomName('backfill'), bundlePath: bundle.path, bundle: bundle.bundle });
+  }, 180_000);
+  afterAll(() => world?.close());
+
+  it('verifies what live published of the same offsets, and sees what it did not', async () => {
+    const actions = liveEvents({ events: 4_000, users: 120, late: 0.05 });
+    const again = actions.filter((_, i) => i % 50 === 7);
+    await world.start('a');
+    await world.produce([...actions, ...again]);
+    await world.untilConsumed(actions.length + again.length);
+    const config = { ...world.config, state: { ...world.config.state, path: world.folder } };
+    const stored = await storedInTopic(world.config);
+    const common = { config, bundle: bundle.bundle, stored, everyVersion: true };
+    const result = await verifyStored({ ...common, source: kafkaBackfill(config, () => ({})) });
+    expect(result).toMatchObject({ missing: [], extra: [], mismatches: [] });
+    expect(result.compared).toBeGreaterThan(3_500);
+    expect(result.maxDelta).toBeLessThanOrEqual(1e-5);
+    expect(isVerified(result)).toBe(true);
+
+    const fewer = kafkaBackfill(config, (partition) => (partition === 0 ? { toOffset: 100 } : {}));
+    expect((await verifyStored({ ...common, source: fewer })).extraCount).toBeGreaterThan(0);
+
+    const beyond = kafkaBackfill(config, () => ({ toOffset: 1_000_000 }));
+    await expect(verifyStored({ ...common, source: beyond })).rejects.toThrow(/is not in the log, which holds the offsets 0 to/);
+  });
+});
