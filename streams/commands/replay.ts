@@ -18,7 +18,19 @@ interface ReplayFlags extends Omit<BackfillFlags, 'mode'> {
   readonly set: string[];
 }
 
-const BULK_FLAGS = ['asOf', 'from', 'offsets', 'since', 'until', 'against', 'ranks', 'maxRate', 'parallel', 'memory'] as const;
+const BULK_FLAGS = [
+  'asOf',
+  'from',
+  'offsets',
+  'since',
+  'until',
+  'against',
+  'ranks',
+  'maxRate',
+  'parallel',
+  'memory',
+  'dryRun',
+] as const;
 const kebab = (name: string): string => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 
 export function addReplay(program: Command): void {
@@ -37,6 +49,7 @@ export function addReplay(program: Command): void {
     .option('--since <time>', 'of Kafka: from the first record of this time on')
     .option('--until <time>', 'of Kafka: up to the first record of this time')
     .option('--against <run>', 'of --mode verify: a run id, or kafka for the topic of embeddings')
+    .option('--dry-run', 'count and estimate, store nothing')
     .option('--ranks', 'rank every event as well, and list the best entities at the end of each history')
     .option('--max-rate <events>', 'events a second, at most', positiveInteger)
     .option('--parallel <threads>', 'encoder threads', positiveInteger)

@@ -8,7 +8,9 @@ import { facts, heading, table } from '../../infra/console/table.ts';
 import { type Bundle, loadBundle } from '../../models/hstu/bundle.ts';
 import type { Config } from '../../schemas/config.ts';
 import { PipelineError } from '../../schemas/errors.ts';
-import { type BackfillProgress, backfill, verifyStored } from '../replay/backfill.ts';
+import { backfill, verifyStored } from '../replay/backfill.ts';
+import type { BackfillProgress } from '../replay/backfill-parts.ts';
+import { estimate } from '../replay/estimate.ts';
 import { parseBounds } from '../replay/parse-bounds.ts';
 import { type BackfillSource, fileBackfill, kafkaBackfill } from '../replay/source.ts';
 import { storedInRun, storedInTopic } from '../replay/stored.ts';
@@ -28,6 +30,7 @@ export interface BackfillFlags {
   readonly against?: string;
   readonly ranks?: true;
   readonly fresh?: true;
+  readonly dryRun?: true;
   readonly maxRate?: number;
   readonly parallel?: number;
   readonly memory?: number;
@@ -65,6 +68,7 @@ export async function runBackfill(config: Config, flags: BackfillFlags): Promise
   };
   try {
     if (flags.mode === 'verify') await verifyAndReport(common, flags, bars);
+    else if (flags.dryRun) await estimateAndReport(common, { ...flags, mode: flags.mode }, asOfMs, bars);
     else await backfillAndReport(common, { ...flags, mode: flags.mode }, asOfMs, bars);
     console.log(facts([['peak memory', mebibytes(memory.peakRssBytes)]]));
   } catch (thrown) {
@@ -114,6 +118,25 @@ async function backfillAndReport(
   } finally {
     await clickhouse.close();
   }
+}
+
+async function estimateAndReport(
+  common: Common,
+  { mode, ranks }: BackfillFlags & { readonly mode: Exclude<BackfillFlags['mode'], 'verify'> },
+  asOfMs: number | undefined,
+  bars: Bars,
+): Promise<void> {
+  const result = await estimate({ ...common, mode, asOfMs, ranks });
+  bars.stop();
+  console.log(heading('Dry run: nothing was stored'));
+  console.log(
+    facts([
+      ['records', `${count(result.records)}, ${count(result.deadLetters)} of them dead letters`],
+      ['sorting', `${duration(result.sortMs)}, ${mebibytes(result.sortBytes)} on disk`],
+      ['encoding, about', `${duration(result.encodeMs)} for ${count(result.events)} events, storing not included`],
+      ['embeddings, about', `${count(result.embeddings)}, ${mebibytes(result.embeddingBytes)} before compression`],
+    ]),
+  );
 }
 
 async function verifyAndReport(common: Common, { against }: BackfillFlags, bars: Bars): Promise<void> {

@@ -1,23 +1,23 @@
 /** A backfill from a source to ClickHouse, by the bulk path: sort by user, encode whole histories, store; or verify what is stored. */
 import { createHash } from 'node:crypto';
-import { join } from 'node:path';
 import { lastValueFrom, tap } from 'rxjs';
 import type { ClickHouse } from '../../infra/clickhouse/clickhouse.ts';
 import { ClickHouseSink } from '../../infra/clickhouse/clickhouse-sink.ts';
 import { dropRun, readProgress } from '../../infra/clickhouse/readers.ts';
-import { UserSort } from '../../infra/files/user-sort.ts';
-import { HstuEncoder } from '../../models/encoder.ts';
-import type { Bundle } from '../../models/hstu/bundle.ts';
-import { judgeCacheability } from '../../models/hstu/cacheability.ts';
 import type { DeadLetter } from '../../schemas/action.ts';
 import type { OutputBatch } from '../../schemas/batch.ts';
-import type { Config } from '../../schemas/config.ts';
-import { PipelineError } from '../../schemas/errors.ts';
 import { pipelineModel } from '../pipeline-model.ts';
+import {
+  BATCH_EVENTS,
+  type BackfillCommon,
+  bulkEncoder,
+  MAX_IN_FLIGHT_BATCHES,
+  requireBulk,
+  withSort,
+} from './backfill-parts.ts';
 import { bulkFlow } from './bulk-flow.ts';
 import { historySource } from './history-source.ts';
 import { sortSource } from './sort-source.ts';
-import type { BackfillSource } from './source.ts';
 import type { StoredEmbeddings } from './stored.ts';
 import { userBatches } from './user-batches.ts';
 import { type Verification, verify } from './verify.ts';
@@ -25,29 +25,7 @@ import { type Verification, verify } from './verify.ts';
 /** `state`: the end of each history. `every-event`: also as of just before each event. `as-of`: the end at a moment. */
 export type BackfillMode = 'state' | 'every-event' | 'as-of';
 
-export interface BackfillProgress {
-  readonly phase: 'sorting' | 'encoding';
-  /** Records read, or events encoded. */
-  readonly done: number;
-  /** Of the events; unknown while they are sorted. */
-  readonly total: number | undefined;
-  readonly embeddings: number;
-}
-
-interface Common {
-  readonly config: Config;
-  readonly bundle: Bundle;
-  readonly source: BackfillSource;
-  /** What sorting may hold in memory, bytes. @default 64 MiB */
-  readonly memoryBytes?: number | undefined;
-  /** Encoder threads. @default encoder.workers */
-  readonly parallel?: number | undefined;
-  /** When aborted, what was read is finished and committed, then it stops. */
-  readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: (progress: BackfillProgress) => void;
-}
-
-export interface BackfillOptions extends Common {
+export interface BackfillOptions extends BackfillCommon {
   readonly mode: BackfillMode;
   /** Of `as-of`, ms: events after it are left out, and it is what the embeddings are asked about. */
   readonly asOfMs?: number | undefined;
@@ -76,9 +54,6 @@ export interface BackfillResult {
   readonly encodeMs: number;
 }
 
-/** Events of a batch: enough that the encoder finds users of equal length, few enough to be held. */
-const BATCH_EVENTS = 8_192;
-const MAX_IN_FLIGHT_BATCHES = 3;
 /** Dead letters stored at once. */
 const LETTERS = 1_000;
 
@@ -171,7 +146,7 @@ export async function backfill(options: BackfillOptions): Promise<BackfillResult
   });
 }
 
-export interface BackfillVerifyOptions extends Common {
+export interface BackfillVerifyOptions extends BackfillCommon {
   readonly stored: StoredEmbeddings;
   readonly everyVersion: boolean;
 }
@@ -208,36 +183,6 @@ export async function verifyStored(options: BackfillVerifyOptions): Promise<Veri
       await encoder.close();
     }
   });
-}
-
-async function withSort<T>({ config, memoryBytes }: Common, work: (sort: UserSort) => Promise<T>): Promise<T> {
-  const sort = new UserSort({
-    folder: join(config.state.path, 'backfill'),
-    erasureAction: config.sequence.erasureAction,
-    ...(memoryBytes !== undefined && { memoryBytes }),
-  });
-  try {
-    return await work(sort);
-  } finally {
-    sort.close();
-  }
-}
-
-/** Late events of one window are what its cache serves: little is enough. */
-const bulkEncoder = ({ config, bundle, parallel }: Common): HstuEncoder => {
-  const workers = parallel ?? config.encoder.workers;
-  return new HstuEncoder(bundle, { workers, kvBudgetBytes: Math.min(config.encoder.kvBudgetBytes, workers * 64 * 2 ** 20) });
-};
-
-function requireBulk(bundle: Bundle, config: Config): void {
-  const { verdict, reasons } = judgeCacheability(bundle.config);
-  if (verdict === 're-encode')
-    throw new PipelineError(
-      'CONFIG_INVALID',
-      `bundle ${bundle.config.name} cannot be encoded in bulk: ${reasons.join('; ')}; use replay without --mode`,
-    );
-  if (config.sequence.sideFeatures !== undefined)
-    throw new PipelineError('CONFIG_INVALID', 'sequence.sideFeatures: not with --mode; use replay without it');
 }
 
 /** 16 hexadecimal digits over all that the outputs depend on. */

@@ -7,6 +7,7 @@ import { UserSort } from '../../../infra/files/user-sort.ts';
 import type { Bundle } from '../../../models/hstu/bundle.ts';
 import { Tokenizer } from '../../../models/hstu/tokenizer.ts';
 import { EncoderEngine } from '../../../models/worker/engine.ts';
+import { UserSequence } from '../../../operators/index.ts';
 import type { PositionedAction } from '../../../schemas/action.ts';
 import type { OutputBatch } from '../../../schemas/batch.ts';
 import { parseConfig } from '../../../schemas/config.ts';
@@ -57,6 +58,7 @@ async function backfill(
   engine: EncoderEngine,
   actions: readonly PositionedAction[],
   { maxEvents, memoryBytes }: { maxEvents: number; memoryBytes: number },
+  ends: { readonly asOfMs?: number } | undefined = undefined,
 ): Promise<OutputBatch[]> {
   const sort = new UserSort({ folder: tmpdir(), memoryBytes });
   try {
@@ -75,8 +77,9 @@ async function backfill(
           settings,
           model: { digest: bundle.digest, window: bundle.config.window, tokenizer: new Tokenizer(bundle) },
           encoder: engine,
-          everyEvent: true,
-          ranks: true,
+          everyEvent: ends === undefined,
+          ranks: ends === undefined,
+          asOfMs: ends?.asOfMs,
           // The engine itself, without the thread that gives it one call at a time.
           maxInFlight: 1,
           publisher: { publish: () => Promise.resolve() },
@@ -148,6 +151,46 @@ describe('the bulk path', () => {
     } finally {
       await Promise.all(engines.map((engine) => engine.release()));
     }
+  });
+
+  it('gives the end of each history alone, asked about its newest event or about a moment', async () => {
+    const bundle = CACHEABLE['plain']!;
+    const engine = new EncoderEngine(bundle, { kvBudgetBytes: 2 ** 22 });
+    const full = new EncoderEngine(bundle, { kvBudgetBytes: 0 });
+    await fc.assert(
+      fc.asyncProperty(
+        arrivals(['view']),
+        cutArbitrary,
+        fc.option(fc.constant(1_600_100_000_000)),
+        async (actions, cut, asOfMs) => {
+          const window = { window: bundle.config.window, seenLimit: SEEN_LIMIT };
+          const users = new Map<string, UserSequence>();
+          const tokenizer = new Tokenizer(bundle);
+          for (const action of actions) {
+            const token = tokenizer.token(action);
+            if (action.action === 'erase') users.delete(action.userId);
+            if (token.kind === 'refuse') continue;
+            const sequence = users.get(action.userId) ?? new UserSequence(window);
+            users.set(action.userId, sequence);
+            if (token.kind === 'keep') sequence.keep(action.eventId, action.eventTimeMs);
+            else sequence.add(action.eventId, action.eventTimeMs, token.entity);
+          }
+          for (const [userId, { length }] of users) if (length === 0) users.delete(userId);
+          const { embeddings } = kept(await backfill(bundle, engine, actions, cut, asOfMs === null ? {} : { asOfMs }));
+          expect(embeddings.map(({ userId }) => userId).sort()).toEqual([...users.keys()].sort());
+          for (const { userId, version, embedding, queryTimeMs, lineage } of embeddings) {
+            const sequence = users.get(userId)!;
+            expect([version, lineage.sequenceDigest]).toEqual([sequence.version, sequence.digest]);
+            expect(queryTimeMs).toBe(asOfMs ?? sequence.newestTimeMs);
+            const segment = { ...sequence.snapshot(), from: sequence.length - 1, queryTimeS: Math.floor(queryTimeMs / 1000) };
+            const [expected] = await full.encode([{ userId, segments: [segment] }]);
+            expect(difference(embedding, expected!.segments[0]!.rows)).toBeLessThanOrEqual(1e-5);
+          }
+        },
+      ),
+      { numRuns: 20 },
+    );
+    await Promise.all([engine.release(), full.release()]);
   });
 
   it('would be seen to differ: rows asked about another time are not equal', async () => {
