@@ -117,7 +117,8 @@ export class EncoderEngine {
     const chains: { readonly chain: EncodeRequest; readonly request: number; readonly at: number }[] = [];
     for (const [request, { userId, segments }] of requests.entries())
       for (const { at, segments: ofWindow } of byWindow(segments)) {
-        if (this.#bulk.takes(ofWindow)) ofWindow.forEach((segment, k) => alone.push({ segment, request, at: at + k }));
+        if (this.#bulk.takes(ofWindow))
+          for (const [k, segment] of ofWindow.entries()) alone.push({ segment, request, at: at + k });
         else chains.push({ chain: { userId: `${at}/${userId}`, segments: ofWindow }, request, at });
       }
     const rows = await this.#bulk.encode(alone.map(({ segment }) => segment)).catch((cause: unknown) => {
