@@ -29,7 +29,7 @@ class HstuConfig:
     output_dropout: float = 0.2
 
 
-class _BiasLookup(torch.autograd.Function):
+class BiasLookup(torch.autograd.Function):
     """table[index]; the stock backward of a 1-d gather with millions of repeated indices is slow on CPU, a bincount is not."""
 
     @staticmethod
@@ -71,7 +71,7 @@ class HstuLayer(nn.Module):
 
         rows = torch.arange(n)
         position = self.position_bias[c.padded_length - 1 + rows[None, :] - rows[:, None]]  # [n, n], entry j - i
-        bias = _BiasLookup.apply(self.time_bias, buckets) + position
+        bias = BiasLookup.apply(self.time_bias, buckets) + position
         scores = q @ k.transpose(-1, -2) + bias[:, None]  # [B, H, n, n]
         attention = F.silu(scores) * (causal / c.padded_length)
         o = (attention @ v).transpose(1, 2).reshape(batch, n, c.heads * c.dv)
