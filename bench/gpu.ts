@@ -3,7 +3,9 @@
  * saves. On the GPU of this machine, or where there is none on SwiftShader, a driver that computes on the CPU: there the ratios
  * and the bytes mean something, the milliseconds do not.
  */
-import { execFileSync, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { chooseProvider } from '../models/gpu/choose-provider.ts';
 import { GpuEngine } from '../models/gpu/gpu-engine.ts';
 import { type Bundle, kvBytesPerRow } from '../models/hstu/bundle.ts';
@@ -181,10 +183,10 @@ const requestsOf = (bundle: Bundle, users: number, n: number): EncodeRequest[] =
     return { userId: `user-${user}`, segments: [{ ...window, from: n - 2, queryTimeS: timesS[n - 1]! }] };
   });
 
+/** As NVIDIA's driver tells it; others tell nothing that can be read without their tools. */
 function cardName(): string {
-  try {
-    return execFileSync('nvidia-smi', ['--query-gpu=name', '--format=csv,noheader'], { encoding: 'utf8' }).trim();
-  } catch {
-    return 'a GPU whose name nothing here tells';
-  }
+  const folder = '/proc/driver/nvidia/gpus';
+  if (!existsSync(folder)) return 'a GPU whose name nothing here tells';
+  const [card] = readdirSync(folder);
+  return /^Model:\s*(.*)$/m.exec(readFileSync(join(folder, card!, 'information'), 'utf8'))?.[1] ?? 'NVIDIA';
 }

@@ -13,11 +13,11 @@ export class GpuClaim {
     return true;
   }
 
-  /** For one thread: false the second time. */
+  /** For one thread. The second time the first one has died, who knows how much of it still on the GPU: nobody gets the right again. */
   use(): boolean {
-    if (this.#state !== 'taken') return false;
-    this.#state = 'used';
-    return true;
+    const free = this.#state === 'taken';
+    this.#state = free ? 'used' : 'none';
+    return free;
   }
 
   /** After the thread has ended in order, its buffers and sessions let go of. */

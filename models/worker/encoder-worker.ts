@@ -31,9 +31,9 @@ async function answer(message: ToWorker): Promise<void> {
     const code = thrown instanceof PipelineError ? thrown.code : 'ENCODER_FAILED';
     reply = { id: message.id, failed: { code, message: messageOf(thrown) } };
   }
-  unanswered -= 1;
   send(reply);
   if (message.call === 'close') port!.close();
+  else unanswered -= 1;
 }
 
 function send(message: FromWorker): void {

@@ -10,6 +10,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { brotliDecompressSync } from 'node:zlib';
 
+const require = createRequire(import.meta.url);
 const ICD = 'vk_swiftshader_icd.json';
 
 /** Why there is none here; undefined where there is. */
@@ -22,7 +23,7 @@ export const swiftShaderMissing = (): string | undefined =>
  * @throws Error where the package that holds it is not installed
  */
 export function swiftShaderEnvironment(): Record<string, string> {
-  const archive = join(dirname(createRequire(import.meta.url).resolve('@sparticuz/chromium')), '../../bin/swiftshader.tar.br');
+  const archive = join(dirname(require.resolve('@sparticuz/chromium')), '../../bin/swiftshader.tar.br');
   const folder = fileURLToPath(new URL(`../../.hstu/swiftshader-${statSync(archive).size}`, import.meta.url));
   if (!existsSync(join(folder, ICD))) unpack(archive, folder);
   return {
