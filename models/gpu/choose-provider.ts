@@ -25,20 +25,24 @@ export function chooseProvider(choice: ProviderChoice): ProviderReport {
   if (choice !== 'auto') return { provider: choice, reason: 'asked for by encoder.provider' };
   if (process.platform === 'linux' && !DEVICE_NODES.some((node) => existsSync(node)))
     return { provider: 'cpu', reason: `no GPU here: none of ${DEVICE_NODES.join(', ')}` };
-  const trial = tryWebGpu();
+  return judgeTrial(tryWebGpu());
+}
+
+/** What `auto` makes of a trial. */
+export function judgeTrial(trial: Trial): ProviderReport {
   if ('failure' in trial) return { provider: 'cpu', reason: `a GPU cannot be used: ${trial.failure}` };
-  const speedup = trial.cpuMs / trial.gpuMs;
-  const measured = `products of matrices took ${trial.gpuMs.toFixed(1)} ms against ${trial.cpuMs.toFixed(1)} ms on one thread of the CPU`;
-  return speedup >= MIN_SPEEDUP
+  const { gpuMs, cpuMs } = trial;
+  const measured = `products of matrices took ${gpuMs.toFixed(1)} ms against ${cpuMs.toFixed(1)} ms on one thread of the CPU`;
+  return cpuMs / gpuMs >= MIN_SPEEDUP
     ? { provider: 'webgpu', reason: measured }
     : { provider: 'cpu', reason: `the GPU found, or its driver in software, is slow: ${measured}` };
 }
 
 /** Times of some matrix products, ms; or why WebGPU does not work here. */
-type Trial = { readonly gpuMs: number; readonly cpuMs: number } | { readonly failure: string };
+export type Trial = { readonly gpuMs: number; readonly cpuMs: number } | { readonly failure: string };
 
 /** In a process of its own: a driver that is broken ends the process that tries it. */
-export function tryWebGpu(): Trial {
+function tryWebGpu(): Trial {
   const runtime = createRequire(import.meta.url).resolve('onnxruntime-node');
   const graph = Buffer.from(matrixProductGraph()).toString('base64');
   const { status, signal, stdout, stderr } = spawnSync(process.execPath, ['-e', TRIAL, runtime, graph], {
