@@ -17,14 +17,14 @@ import { swiftShaderEnvironment } from '../test/support/swiftshader.ts';
 import { median } from './measure.ts';
 
 const MIB = 2 ** 20;
-export const POOLS_MIB = [1, 16, 128, 512] as const;
+const POOLS_MIB = [1, 16, 128, 512] as const;
 const SHAPES = [
   { D: 64, L: 2, n: 200, onSoftware: true },
   { D: 64, L: 4, n: 1000, onSoftware: false },
   { D: 256, L: 8, n: 1000, onSoftware: false },
   { D: 256, L: 4, n: 4000, onSoftware: false },
 ] as const;
-export const GPU_FIGURES = POOLS_MIB.length + SHAPES.length;
+export const GPU_FIGURES = 1 + SHAPES.length;
 const B = 4;
 const STEPS = 40;
 /** Set for the process that is to measure on SwiftShader. */
@@ -74,15 +74,11 @@ export function measuredElsewhere(): boolean {
 
 export async function benchGpu(onProgress: (done: number, label: string) => void): Promise<GpuFigures> {
   const real = process.env[SOFTWARE] === undefined;
-  const pools: PoolFigure[] = [];
-  for (const poolMiB of POOLS_MIB) {
-    onProgress(pools.length, `pool of ${poolMiB} MiB`);
-    const figure = await poolFigure(poolMiB);
-    pools.push({ ...figure, ratio: figure.stepMs / (pools[0]?.stepMs ?? figure.stepMs) });
-  }
+  onProgress(0, `pools of ${POOLS_MIB.join(', ')} MiB`);
+  const pools = await poolFigures();
   const shapes: ShapeFigure[] = [];
   for (const shape of SHAPES.filter(({ onSoftware }) => real || onSoftware)) {
-    onProgress(pools.length + shapes.length, `D ${shape.D}, L ${shape.L}, n ${shape.n}`);
+    onProgress(1 + shapes.length, `D ${shape.D}, L ${shape.L}, n ${shape.n}`);
     shapes.push(await shapeFigure(shape, real ? 32 : B));
   }
   onProgress(GPU_FIGURES, 'done');
@@ -91,25 +87,29 @@ export async function benchGpu(onProgress: (done: number, label: string) => void
 
 const hasGpu = (): boolean => chooseProvider('auto').provider === 'webgpu';
 
-async function poolFigure(poolMiB: number): Promise<Omit<PoolFigure, 'ratio'>> {
+/** In turn, so that whatever else the machine does falls on all of them. */
+async function poolFigures(): Promise<PoolFigure[]> {
   const bundle = randomBundle({ dimension: 32, layers: 2, heads: 2, maxSequenceLength: 128 });
-  const engine = new GpuEngine(bundle, { kvBudgetBytes: poolMiB * MIB, hostBudgetBytes: 0 });
   const requests = requestsOf(bundle, B, 96);
-  await engine.encode(requests);
-  for (let warm = 0; warm < 5; warm++) await engine.encode(requests);
-  const before = engine.stats;
-  const times: number[] = [];
-  for (let i = 0; i < STEPS; i++) times.push(await timeMs(() => engine.encode(requests)));
-  const { stats } = engine;
-  const perStep = (pick: (of: typeof stats) => number) => (pick(stats) - pick(before)) / STEPS;
-  await engine.release();
-  return {
-    poolMiB,
-    stepMs: median(times),
-    kvUploaded: perStep(({ kvBytesUploaded }) => kvBytesUploaded),
-    kvWritten: perStep(({ kvBytesWritten }) => kvBytesWritten),
-    uploaded: perStep(({ bytesUploaded }) => bytesUploaded),
-  };
+  const engines = POOLS_MIB.map((poolMiB) => new GpuEngine(bundle, { kvBudgetBytes: poolMiB * MIB, hostBudgetBytes: 0 }));
+  for (const engine of engines) for (let warm = 0; warm < 4; warm++) await engine.encode(requests);
+  const before = engines.map(({ stats }) => stats);
+  const times = engines.map((): number[] => []);
+  for (let step = 0; step < STEPS; step++)
+    for (const [i, engine] of engines.entries()) times[i]!.push(await timeMs(() => engine.encode(requests)));
+  const figures = engines.map(({ stats }, i) => {
+    const perStep = (pick: (of: typeof stats) => number) => (pick(stats) - pick(before[i]!)) / STEPS;
+    return {
+      poolMiB: POOLS_MIB[i]!,
+      stepMs: median(times[i]!),
+      ratio: median(times[i]!) / median(times[0]!),
+      kvUploaded: perStep(({ kvBytesUploaded }) => kvBytesUploaded),
+      kvWritten: perStep(({ kvBytesWritten }) => kvBytesWritten),
+      uploaded: perStep(({ bytesUploaded }) => bytesUploaded),
+    };
+  });
+  for (const engine of engines) await engine.release();
+  return figures;
 }
 
 async function shapeFigure({ D, L, n }: (typeof SHAPES)[number], users: number): Promise<ShapeFigure> {
@@ -117,14 +117,22 @@ async function shapeFigure({ D, L, n }: (typeof SHAPES)[number], users: number):
   const kvBudgetBytes = Math.ceil(1.2 * (users + 1) * n * kvBytesPerRow(bundle.config));
   const requests = requestsOf(bundle, users, n);
   const gpu = new GpuEngine(bundle, { kvBudgetBytes });
-  const fullMs = await medianMs(5, async () => {
-    for (const { userId } of requests) gpu.forget(userId);
-    return timeMs(() => gpu.encode(requests));
-  });
-  const stepMs = await medianMs(20, () => timeMs(() => gpu.encode(requests)));
   const cpu = new EncoderEngine(bundle, { kvBudgetBytes: 2 * kvBudgetBytes });
   await cpu.encode(requests);
-  const cpuStepMs = await medianMs(20, () => timeMs(() => cpu.encode(requests)));
+  const [full, step, cpuStep]: [number[], number[], number[]] = [[], [], []];
+  for (let round = -1; round < 7; round++) {
+    for (const { userId } of requests) gpu.forget(userId);
+    const fullRound = await timeMs(() => gpu.encode(requests));
+    await gpu.encode(requests);
+    const stepRound = await timeMs(() => gpu.encode(requests));
+    const cpuRound = await timeMs(() => cpu.encode(requests));
+    // The first compiles kernels.
+    if (round < 0) continue;
+    full.push(fullRound);
+    step.push(stepRound);
+    cpuStep.push(cpuRound);
+  }
+  const [fullMs, stepMs, cpuStepMs] = [median(full), median(step), median(cpuStep)];
   await Promise.all([gpu.release(), cpu.release()]);
   return {
     D,
@@ -163,16 +171,6 @@ const timeMs = async (work: () => Promise<unknown>): Promise<number> => {
   await work();
   return performance.now() - start;
 };
-
-/** Of `count`, after two that are not counted. */
-async function medianMs(count: number, once: () => Promise<number>): Promise<number> {
-  const times: number[] = [];
-  for (let i = -2; i < count; i++) {
-    const ms = await once();
-    if (i >= 0) times.push(ms);
-  }
-  return median(times);
-}
 
 /** The last two rows wanted: a step computes both each time. */
 const requestsOf = (bundle: Bundle, users: number, n: number): EncodeRequest[] =>
