@@ -19,13 +19,22 @@ const DEVICE_NODES = ['/dev/nvidia0', '/dev/dri/renderD128', '/dev/dxg'];
 /** What a GPU must be faster than one thread of the CPU, at least: no driver that computes on the CPU is. */
 const MIN_SPEEDUP = 3;
 const TRIAL_TIMEOUT_MS = 60_000;
+/** Named on purpose, by tests above all: spares them a trial of many seconds. Others are found out by being slow. */
+const SOFTWARE_DRIVERS = /swiftshader|lvp_icd/;
+
+/** Of this process: a GPU does not become faster. */
+let trial: Trial | undefined;
 
 /** `auto` takes a GPU that has just shown that it works and is faster; it blocks for a second or two where there might be one. */
 export function chooseProvider(choice: ProviderChoice): ProviderReport {
   if (choice !== 'auto') return { provider: choice, reason: 'asked for by encoder.provider' };
   if (process.platform === 'linux' && !DEVICE_NODES.some((node) => existsSync(node)))
     return { provider: 'cpu', reason: `no GPU here: none of ${DEVICE_NODES.join(', ')}` };
-  return judgeTrial(tryWebGpu());
+  const drivers = process.env['VK_DRIVER_FILES'];
+  if (drivers !== undefined && SOFTWARE_DRIVERS.test(drivers))
+    return { provider: 'cpu', reason: `VK_DRIVER_FILES names a driver in software: ${drivers}` };
+  trial ??= tryWebGpu();
+  return judgeTrial(trial);
 }
 
 /** What `auto` makes of a trial. */
