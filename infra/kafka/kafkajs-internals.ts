@@ -86,7 +86,17 @@ export interface JoinAware {
 
 interface ConsumerGroup {
   readonly assigners: readonly JoinAware[];
+  readonly groupId: string;
   readonly memberId: string | null;
+  readonly generationId: number | null;
+  readonly sessionTimeout: number;
+  readonly coordinator: {
+    heartbeat(member: {
+      readonly groupId: string;
+      readonly groupGenerationId: number | null;
+      readonly memberId: string;
+    }): Promise<void>;
+  } | null;
 }
 
 let patched = false;
@@ -99,7 +109,19 @@ export function patchJoin(): void {
     .prototype as { joinAndSync: (this: ConsumerGroup) => Promise<void> };
   const { joinAndSync } = prototype;
   prototype.joinAndSync = async function () {
-    for (const assigner of this.assigners) await assigner.beforeJoin?.();
+    // A member that finishes its work is a member still: silent for longer than its session, it would be put out.
+    const beating = setInterval(() => void beat(this), this.sessionTimeout / 4);
+    try {
+      for (const assigner of this.assigners) await assigner.beforeJoin?.();
+    } finally {
+      clearInterval(beating);
+    }
     return joinAndSync.call(this);
   };
+}
+
+/** The answer says that the group rebalances, or that we are out of it: both are met by the join that follows. */
+async function beat({ coordinator, groupId, generationId, memberId }: ConsumerGroup): Promise<void> {
+  if (memberId === null) return;
+  await coordinator?.heartbeat({ groupId, groupGenerationId: generationId, memberId }).catch(() => undefined);
 }
