@@ -100,7 +100,7 @@ describe.each([
         },
       ),
       // Seeded: what was tried is known to be long enough, every time.
-      { numRuns: 6, seed: 11 },
+      { numRuns: 12, seed: 2 },
     );
     // The eyes are open: windows were long, and slid.
     expect(tokens).toBeGreaterThan(200);
