@@ -49,7 +49,8 @@ function startLines(
     update(done, note) {
       if (done < total && performance.now() - printed < LINE_EVERY_MS) return;
       printed = performance.now();
-      stream.write(`${label}: ${count(done)} of ${count(total)}, ${count(rateOf(done))}/s, ${note}, ${left(done)} left\n`);
+      const parts = [`${count(done)} of ${count(total)}`, `${count(rateOf(done))}/s`, note, `${left(done)} left`];
+      stream.write(`${label}: ${parts.filter((part) => part !== '').join(', ')}\n`);
     },
     stop: () => undefined,
   };
