@@ -239,12 +239,20 @@ async function latency(bundle: Bundle, config: LiveConfig, actions: readonly Use
   await createTopics(kafka, config.kafka);
   const codec = new AvroCodec();
   const stop = new AbortController();
+  const faults: string[] = [];
   const running = new Promise<void>((resolve, reject) => {
-    openLive({ config, bundle, observer: { onState: (state) => state === 'RUNNING' && resolve() } })
+    const observer = {
+      onState: (state: string) => state === 'RUNNING' && resolve(),
+      onRecovering: (error: Error) => faults.push(error.message),
+    };
+    openLive({ config, bundle, observer })
       .then(async (live) => {
         await live.run(stop.signal).finally(() => live.close());
       })
-      .catch(reject);
+      .catch((error: unknown) => {
+        faults.push(String(error));
+        reject(error);
+      });
   });
   await running;
   const producer = await ActionProducer.open(kafka, config.kafka, codec);
@@ -289,6 +297,8 @@ async function latency(bundle: Bundle, config: LiveConfig, actions: readonly Use
   await new Promise((resolve) => setTimeout(resolve, 1_000));
   stop.abort();
   await Promise.all([producer.close(), reader.close()]);
+  if (latencies.length === 0)
+    throw new Error(`${config.kafka.delivery}: no embedding was read; ${faults.join('; ') || 'no fault was told'}`);
   latencies.sort((a, b) => a - b);
   const at = (share: number) => latencies[Math.min(latencies.length - 1, Math.floor(share * latencies.length))]!;
   return { p50Ms: at(0.5), p99Ms: at(0.99) };
