@@ -1,11 +1,10 @@
 /** Writes user actions, each user's to one partition and in order: what `produce`, tests and benchmarks feed a stream with. */
-import { type Kafka, Partitioners, type PartitionMetadata, type Producer } from 'kafkajs';
+import { type Kafka, Partitioners, type PartitionMetadata } from 'kafkajs';
 import type { UserAction } from '../../schemas/action.ts';
 import type { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import type { KafkaConfig } from '../../schemas/config.ts';
-import { compressionType } from './compression.ts';
-import { kafkaError } from './kafka-errors.ts';
-import { chunks, type OutgoingRecord, statedPartition } from './partition-producer.ts';
+import { OutputProducer } from './output-producer.ts';
+import type { OutgoingRecord } from './partition-producer.ts';
 import { withAdmin } from './topics.ts';
 
 /**
@@ -23,7 +22,7 @@ export function partitionOf(key: string, partitions: number): number {
 const murmur2 = Partitioners.DefaultPartitioner();
 
 export class ActionProducer {
-  readonly #producer: Producer;
+  readonly #producer: OutputProducer;
   readonly #config: KafkaConfig;
   readonly #codec: AvroCodec;
   readonly #partitions: number;
@@ -37,22 +36,12 @@ export class ActionProducer {
       const { topics } = await admin.fetchTopicMetadata({ topics: [topic] });
       return topics[0]!.partitions.length;
     });
-    const producer = kafka.producer({
-      idempotent: true,
-      maxInFlightRequests: 5,
-      allowAutoTopicCreation: false,
-      createPartitioner: statedPartition,
-      retry: { initialRetryTime: 50, maxRetryTime: 1_000, retries: 20 },
-    });
-    try {
-      await producer.connect();
-    } catch (thrown) {
-      throw kafkaError(thrown, 'becoming a producer of user actions');
-    }
+    const producer = new OutputProducer(kafka, config);
+    await producer.open();
     return new ActionProducer(producer, config, codec, partitions);
   }
 
-  private constructor(producer: Producer, config: KafkaConfig, codec: AvroCodec, partitions: number) {
+  private constructor(producer: OutputProducer, config: KafkaConfig, codec: AvroCodec, partitions: number) {
     this.#producer = producer;
     this.#config = config;
     this.#codec = codec;
@@ -70,21 +59,13 @@ export class ActionProducer {
       list.push({ key: action.userId, value, ...(timestampMs !== undefined && { timestampMs }) });
     }
     const topic = this.#config.topics.userActions;
-    const compression = compressionType(this.#config.compression);
-    try {
-      await Promise.all(
-        [...byPartition].map(async ([partition, records]) => {
-          for (const messages of chunks(records, partition))
-            await this.#producer.send({ topic, acks: -1, compression, messages });
-        }),
-      );
-    } catch (thrown) {
-      throw kafkaError(thrown, `producing to ${topic}`);
-    }
+    await Promise.all(
+      [...byPartition].map(([partition, records]) => this.#producer.send(partition, new Map([[topic, records]]))),
+    );
   }
 
-  async close(): Promise<void> {
-    await this.#producer.disconnect().catch(() => undefined);
+  close(): Promise<void> {
+    return this.#producer.close();
   }
 
   #lookUp(userId: string): number {

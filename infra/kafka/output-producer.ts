@@ -1,4 +1,4 @@
-/** Outputs at once, outside any transaction: what `at-least-once` publishes with. */
+/** Records at once, outside any transaction: what `at-least-once` publishes with, and `produce` writes actions with. */
 import type { Kafka, Producer } from 'kafkajs';
 import type { KafkaConfig } from '../../schemas/config.ts';
 import { compressionType } from './compression.ts';
@@ -29,7 +29,7 @@ export class OutputProducer {
       await this.#connected();
     } catch (thrown) {
       this.#producer = undefined;
-      throw kafkaError(thrown, 'becoming a producer of outputs');
+      throw kafkaError(thrown, 'becoming a producer');
     }
   }
 
@@ -42,7 +42,7 @@ export class OutputProducer {
     try {
       await Promise.all([...records].map(([topic, list]) => this.#inTurn(topic, partition, list)));
     } catch (thrown) {
-      throw kafkaError(thrown, `publishing partition ${partition}`);
+      throw kafkaError(thrown, `producing to partition ${partition} of ${[...records.keys()].join(', ')}`);
     }
   }
 
