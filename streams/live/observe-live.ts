@@ -29,7 +29,7 @@ export class LiveTelemetry {
   readonly #spans = new BatchSpans();
   readonly #sampler: ShadowSampler;
   readonly #restoring = new Map<number, { loggedMs: number; from: number }>();
-  #state: { state: LifecycleState; sinceMs: number; reason?: string } = { state: 'STARTING', sinceMs: Date.now() };
+  #state: { state: LifecycleState; sinceMs: number } = { state: 'STARTING', sinceMs: Date.now() };
   #server: HealthServer | undefined;
   #live: OpenLive | undefined;
 
