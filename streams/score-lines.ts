@@ -3,8 +3,9 @@ import { lastValueFrom } from 'rxjs';
 import { z } from 'zod';
 import type { HstuEncoder } from '../models/encoder.ts';
 import type { Bundle } from '../models/hstu/bundle.ts';
-import { answerRequests, InMemorySequenceStore, sequenceRequests, UserSequence } from '../operators/index.ts';
+import { answerRequests, InMemorySequenceStore, type ModelHeads, sequenceRequests, UserSequence } from '../operators/index.ts';
 import type { RequestAnswer, SequencedRequest } from '../schemas/batch.ts';
+import { PipelineError } from '../schemas/errors.ts';
 import type { LeftOutCandidate } from '../schemas/output.ts';
 import { pipelineModel } from './pipeline-model.ts';
 import { type LineFault, lineTokens, readLine, userLine } from './user-lines.ts';
@@ -16,6 +17,8 @@ export interface ScoreLinesOptions {
   readonly seenFilter?: boolean;
   /** Retrieved before ranking, for the catalogue's best. @default 5 × the line's `topK` */
   readonly retrieve?: number;
+  /** Score with the task heads where the bundle has some; else by dot product, the first stage of two alone. @default true */
+  readonly rank?: boolean;
 }
 
 export interface ScoredLine {
@@ -51,12 +54,18 @@ export class LineScorer {
   readonly #encoder: HstuEncoder;
   readonly #options: ScoreLinesOptions;
   readonly #model: ReturnType<typeof pipelineModel>;
+  readonly #heads: ModelHeads;
 
+  /** @throws PipelineError `CONFIG_INVALID` for `rank: false` with a bundle that does not retrieve */
   constructor(bundle: Bundle, encoder: HstuEncoder, options: ScoreLinesOptions = {}) {
     this.#bundle = bundle;
     this.#encoder = encoder;
     this.#options = options;
     this.#model = pipelineModel(bundle);
+    const { retrieval, ranking } = this.#model.heads;
+    this.#heads = { retrieval, ranking: ranking && (options.rank ?? true) };
+    if (!retrieval && !this.#heads.ranking)
+      throw new PipelineError('CONFIG_INVALID', `rank: false; bundle ${bundle.config.name} does not retrieve, it can only rank`);
   }
 
   /**
@@ -69,7 +78,7 @@ export class LineScorer {
     const answers = await lastValueFrom(
       answerRequests(asked, {
         encoder: this.#encoder,
-        heads: this.#model.heads,
+        heads: this.#heads,
         vocabularySize: this.#model.vocabularySize,
         entityOf: (row) => this.#model.tokenizer.entityOf(row),
         retrieve: this.#options.retrieve,

@@ -122,6 +122,31 @@ export async function latestScores(
   return { userId, version: row.version, candidates, computedAtMs: row.computed_ms };
 }
 
+/** An event of a user's sequence, as it was stored. */
+export interface StoredEvent {
+  readonly action: string;
+  readonly entity: string;
+  readonly value?: number;
+  readonly eventTimeMs: number;
+}
+
+/** All that a user's sequence took in of a run, by event time, ties by arrival. */
+export async function sequenceEvents(clickhouse: ClickHouse, runId: string, userId: string): Promise<StoredEvent[]> {
+  const rows = await clickhouse.rows<{ action: string; entity: string; value: number | null; time_ms: number }>(
+    `SELECT action, entity, value, toUnixTimestamp64Milli(event_time) AS time_ms
+     FROM actions FINAL
+     WHERE run_id = {runId:String} AND user_id = {userId:String} AND disposition IN ('appended', 'inserted')
+     ORDER BY event_time, topic, partition, offset`,
+    { runId, userId },
+  );
+  return rows.map(({ action, entity, value, time_ms }) => ({
+    action,
+    entity,
+    ...(value !== null && { value }),
+    eventTimeMs: time_ms,
+  }));
+}
+
 /** Rows of a run in every table, replaced ones not counted. */
 export async function countRows(clickhouse: ClickHouse, runId: string): Promise<Record<OutputTable, number>> {
   const counts = OUTPUT_TABLES.map(

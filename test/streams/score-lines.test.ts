@@ -121,3 +121,25 @@ it('a bundle that only ranks lists nothing for an embedding', async () => {
   const [result] = await new LineEncoder(bundle, encoderOf(bundle), { mode: 'full', topK: 3, rows: false }).encode(lines);
   expect(result).toMatchObject({ userId: 'ann', topK: [] });
 });
+
+it('the first stage of two lists by dot product, and a bundle that only ranks has no first stage', async () => {
+  const bundle = RANKING['STU, additive tokens, values, both biases']!;
+  const encoder = encoderOf(bundle);
+  const history = events(30);
+  const line = (topK: number) => [JSON.stringify({ userId: 'ann', events: history, topK })];
+  const [retrieved] = await new LineScorer(bundle, encoder, { rank: false }).score(line(9));
+  const [ranked] = await new LineScorer(bundle, encoder, { retrieve: 9 }).score(line(9));
+  const [encoded] = await new LineEncoder(bundle, encoder, { mode: 'full', topK: 50, rows: false }).encode([
+    JSON.stringify({ userId: 'ann', events: history }),
+  ]);
+  const order = (line: typeof ranked) => line!.candidates!.map(({ entity }) => entity);
+  const seen = new Set(history.map(({ entity }) => entity));
+  const unseen = encoded!.topK!.filter(({ entity }) => !seen.has(entity));
+  expect(order(retrieved)).toEqual(unseen.slice(0, 9).map(({ entity }) => entity));
+  expect(retrieved!.candidates![0]).not.toHaveProperty('tasks');
+  expect(new Set(order(ranked))).toEqual(new Set(order(retrieved)));
+  expect(order(ranked)).not.toEqual(order(retrieved));
+  const { config, ...parts } = bundle;
+  const only = { ...parts, config: { ...config, retrieval: false } };
+  expect(() => new LineScorer(only, encoder, { rank: false })).toThrow(/does not retrieve/);
+});
