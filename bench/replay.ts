@@ -18,6 +18,7 @@ import { assemble, decode, encode, gather, microBatch, orderedCommit, sequence, 
 import type { PositionedAction, SourceRecord } from '../schemas/action.ts';
 import { type Config, parseConfig } from '../schemas/config.ts';
 import { batchSource } from '../streams/batch-source.ts';
+import { pipelineModel } from '../streams/pipeline-model.ts';
 import { bulkFlow, unscored } from '../streams/replay/bulk-flow.ts';
 import { historySource } from '../streams/replay/history-source.ts';
 import { userBatches } from '../streams/replay/user-batches.ts';
@@ -122,7 +123,7 @@ async function bulkRate(bundle: Bundle, actions: Iterable<PositionedAction>, eve
       historySource({ batches: userBatches(sort.sorted(), 8_192), maxInFlightBatches: 3, now: Date.now }).pipe(
         bulkFlow({
           settings,
-          model: { digest: bundle.digest, window: bundle.config.window, tokenizer: new Tokenizer(bundle) },
+          model: pipelineModel(bundle),
           encoder,
           everyEvent: true,
           ranks: false,

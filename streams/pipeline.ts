@@ -24,7 +24,16 @@ import {
   spread,
   type Tokenizer,
 } from '../operators/index.ts';
-import type { DecodedBatch, OutputBatch, ScoredBatch, SequencedBatch, SourceBatch, UpdateUnit } from '../schemas/batch.ts';
+import type {
+  DecodedBatch,
+  EncodedUnit,
+  OutputBatch,
+  ScoredBatch,
+  ScoredUnit,
+  SequencedBatch,
+  SourceBatch,
+  UpdateUnit,
+} from '../schemas/batch.ts';
 import type { Config } from '../schemas/config.ts';
 import { PipelineError } from '../schemas/errors.ts';
 import { type PipelineObserver, stepTimer } from './instrument.ts';
@@ -50,6 +59,13 @@ export interface PipelineParts {
   readonly now: () => number;
   /** Is told how long each step takes. @default none, at no cost */
   readonly observer?: PipelineObserver;
+}
+
+/** What scoring needs; the in-flight bound is the encoder's. */
+interface ScoringParts {
+  readonly settings: Pick<Config, 'scores'> & { readonly encoder: Pick<Config['encoder'], 'maxInFlight'> };
+  readonly model: Pick<PipelineModel, 'heads'>;
+  readonly encoder: Scorer & CandidateScorer;
 }
 
 /** What the sequence step is told by the settings and the model, wherever it runs. */
@@ -99,6 +115,24 @@ export const toSequences = ({
   );
 };
 
+/**
+ * From encoded rows to ranks and listed entities: those that the model retrieves by dot product, in the order of its task heads
+ * where it has both. What lists in live, replay and backfill.
+ */
+export function scoring({
+  settings,
+  model,
+  encoder,
+}: ScoringParts): OperatorFunction<readonly EncodedUnit[], readonly ScoredUnit[]> {
+  const { heads } = model;
+  const { topK, seenFilter, retrieve } = settings.scores;
+  const { maxInFlight } = settings.encoder;
+  const twoStage = heads.retrieval && heads.ranking && topK > 0;
+  const retrieved = twoStage ? Math.max(topK, retrieve ?? 5 * topK) : topK;
+  const scored = score({ scorer: encoder, topK: retrieved, seenFilter, retrieves: heads.retrieval, maxInFlight });
+  return pipe(scored, twoStage ? rank({ scorer: encoder, topK, maxInFlight }) : identity);
+}
+
 /** Batches in, the same batches out when all they give is published and their position is committed. */
 export function pipeline(parts: PipelineParts): OperatorFunction<SourceBatch, OutputBatch> {
   const { settings, model, encoder, publisher, committer, now, observer } = parts;
@@ -106,11 +140,7 @@ export function pipeline(parts: PipelineParts): OperatorFunction<SourceBatch, Ou
   const entityOf = (row: number) => model.tokenizer.entityOf(row);
   const timed = stepTimer(observer);
   const { heads, vocabularySize } = model;
-  const { topK, seenFilter, retrieve } = settings.scores;
-  const twoStage = heads.retrieval && heads.ranking && topK > 0;
-  const retrieved = twoStage ? Math.max(topK, retrieve ?? 5 * topK) : topK;
-  const scored = score({ scorer: encoder, topK: retrieved, seenFilter, retrieves: heads.retrieval, maxInFlight });
-  const ranked = twoStage ? rank({ scorer: encoder, topK, maxInFlight }) : identity;
+  const { retrieve } = settings.scores;
   const gathered = tap<ScoredBatch>((batch) => observer?.gathered?.(batch));
   // In two parts: `pipe` has types for nine operators.
   const toNumbers = pipe(
@@ -118,7 +148,7 @@ export function pipeline(parts: PipelineParts): OperatorFunction<SourceBatch, Ou
     spread(),
     timed('microBatch', 'user', microBatch<UpdateUnit>({ maxRows: maxBatchUsers, maxDelayMs })),
     timed('encode', 'user', encode({ encoder, maxInFlight })),
-    timed('score', 'user', pipe(scored, ranked)),
+    timed('score', 'user', scoring({ settings, model, encoder })),
     timed('answer', 'batch', answer({ encoder, heads, vocabularySize, entityOf, retrieve, now, maxInFlight })),
   );
   return pipe(

@@ -2,14 +2,15 @@
 import { concatMap, map, type OperatorFunction, of, pipe } from 'rxjs';
 import {
   assemble,
+  type CandidateScorer,
   type Committer,
   type Encoder,
   encode,
+  type ModelHeads,
   orderedCommit,
   type Publisher,
   publish,
   type Scorer,
-  score,
   sequence,
   type Tokenizer,
 } from '../../operators/index.ts';
@@ -19,7 +20,7 @@ import type { BundleConfig } from '../../schemas/bundle-config.ts';
 import type { Config } from '../../schemas/config.ts';
 import type { ScoreResult } from '../../schemas/encoding.ts';
 import type { UserEmbedding } from '../../schemas/output.ts';
-import { featuresOfContexts, sequencing } from '../pipeline.ts';
+import { featuresOfContexts, scoring, sequencing } from '../pipeline.ts';
 import { Histories } from './histories.ts';
 import { type HistoryBatch, type ShapedUpdate, shapeUpdates } from './shape-updates.ts';
 
@@ -33,15 +34,16 @@ export interface BulkModel {
   readonly digest: string;
   readonly window: BundleConfig['window'];
   readonly tokenizer: Tokenizer & { entityOf(row: number): string };
+  readonly heads: ModelHeads;
 }
 
 export interface BulkParts {
   readonly settings: Pick<Config, 'sequence' | 'scores'>;
   readonly model: BulkModel;
-  readonly encoder: BulkEncoder & Scorer;
+  readonly encoder: BulkEncoder & Scorer & CandidateScorer;
   /** One embedding an event, as of just before it; else only that of the end of each history. */
   readonly everyEvent: boolean;
-  /** Rank each event, and list the best entities at the end of each history. */
+  /** Rank each event, and list the best entities at the end of each history, as live does: in two stages where the model has both. */
   readonly ranks: boolean;
   /** The moment that the end of a history is asked about, ms. @default its newest event's */
   readonly asOfMs?: number | undefined;
@@ -67,7 +69,8 @@ export function bulkFlow(parts: BulkParts): OperatorFunction<DecodedHistories, O
   const { settings, model, encoder, everyEvent, ranks, asOfMs, maxInFlight, publisher, committer, now } = parts;
   const histories = new Histories();
   const shape = shapeUpdates({ histories, everyEvent, ranks, asOfMs });
-  const ranked = ranks ? score({ scorer: encoder, ...settings.scores, maxInFlight }) : map(unscored);
+  const scored = scoring({ settings: { ...settings, encoder: { maxInFlight } }, model, encoder });
+  const ranked = ranks ? scored : map(unscored);
   return pipe(
     map(({ source, actions }: DecodedHistories) => ({ source, actions, deadLetters: [] })),
     pipe(

@@ -41,7 +41,7 @@ export interface VerifyOptions {
   /** Filled from the source that the stored was made of. */
   readonly sort: UserSort;
   readonly stored: StoredEmbeddings;
-  readonly model: BulkModel;
+  readonly model: Omit<BulkModel, 'heads'>;
   readonly settings: Pick<Config, 'sequence'>;
   readonly encoder: { encodeInBulk: Encoder['encode'] };
   /** Whether each version of a user must be stored, or only the newest. */

@@ -10,11 +10,13 @@ import { EncoderEngine } from '../../../models/worker/engine.ts';
 import { UserSequence } from '../../../operators/index.ts';
 import type { PositionedAction } from '../../../schemas/action.ts';
 import type { OutputBatch } from '../../../schemas/batch.ts';
-import { parseConfig } from '../../../schemas/config.ts';
-import type { UserEmbedding } from '../../../schemas/output.ts';
+import { type ConfigInput, parseConfig } from '../../../schemas/config.ts';
+import type { CandidateScores, UserEmbedding } from '../../../schemas/output.ts';
+import { pipelineModel } from '../../../streams/pipeline-model.ts';
 import { bulkFlow } from '../../../streams/replay/bulk-flow.ts';
 import { userBatches } from '../../../streams/replay/user-batches.ts';
-import { CACHEABLE, REENCODED, VOCABULARY } from '../../models/bundles.ts';
+import { TopologyDriver } from '../../../streams/topology-driver.ts';
+import { CACHEABLE, RANKING, REENCODED, VOCABULARY } from '../../models/bundles.ts';
 import { stepPath } from '../../support/step-path.ts';
 
 const SEEN_LIMIT = 7;
@@ -58,13 +60,13 @@ async function backfill(
   engine: EncoderEngine,
   actions: readonly PositionedAction[],
   { maxEvents, memoryBytes }: { maxEvents: number; memoryBytes: number },
-  ends: { readonly asOfMs?: number } | undefined = undefined,
+  ends: { readonly asOfMs?: number; readonly scores?: ConfigInput['scores'] } | undefined = undefined,
 ): Promise<OutputBatch[]> {
   const sort = new UserSort({ folder: tmpdir(), memoryBytes });
   try {
     for (const action of actions) sort.add(action, 0);
     const settings = parseConfig(
-      { bundle: 'none', scores: { topK: 0 }, sequence: { seenLimit: SEEN_LIMIT, erasureAction: 'erase' } },
+      { bundle: 'none', scores: ends?.scores ?? { topK: 0 }, sequence: { seenLimit: SEEN_LIMIT, erasureAction: 'erase' } },
       'this test',
     );
     const batches = [...userBatches(sort.sorted(), maxEvents)].map(({ actions, continues, nextPosition }) => ({
@@ -75,10 +77,10 @@ async function backfill(
       from(batches).pipe(
         bulkFlow({
           settings,
-          model: { digest: bundle.digest, window: bundle.config.window, tokenizer: new Tokenizer(bundle) },
+          model: pipelineModel(bundle),
           encoder: engine,
           everyEvent: ends === undefined,
-          ranks: ends === undefined,
+          ranks: ends === undefined || ends.scores !== undefined,
           asOfMs: ends?.asOfMs,
           // The engine itself, without the thread that gives it one call at a time.
           maxInFlight: 1,
@@ -93,6 +95,9 @@ async function backfill(
     sort.close();
   }
 }
+
+const ordersOf = (batches: readonly OutputBatch[]): string[] =>
+  batches.flatMap(({ scores }) => scores.map(({ candidates }) => candidates.map(({ entity }) => entity).join()));
 
 /** What is left after the erasures that a store would have carried out. */
 function kept(batches: readonly OutputBatch[]): Pick<OutputBatch, 'embeddings' | 'quality' | 'processed'> {
@@ -191,6 +196,80 @@ describe('the bulk path', () => {
       { numRuns: 20 },
     );
     await Promise.all([engine.release(), full.release()]);
+  });
+
+  /** Lists of every user's end, as stepping publishes them: the last before the user's erasure, or of all. */
+  async function steppedLists(bundle: Bundle, scores: ConfigInput['scores'], actions: readonly PositionedAction[]) {
+    const mapping = { eventId: '{eventId}', userId: '{userId}', action: '{action}', entity: '{entity}' };
+    const driver = new TopologyDriver({
+      bundle,
+      mapping: { ...mapping, eventTime: { field: 'eventTimeMs', unit: 'ms' } },
+      settings: { scores, sequence: { seenLimit: SEEN_LIMIT, erasureAction: 'erase' } },
+      now: () => Date.UTC(2022, 0, 1),
+    });
+    try {
+      const lists = new Map<string, CandidateScores>();
+      for (const action of actions) {
+        const output = await driver.pipe([JSON.stringify(action)]);
+        for (const userId of output.erased ?? []) lists.delete(userId);
+        for (const list of output.scores) lists.set(list.userId, list);
+      }
+      return lists;
+    } finally {
+      await driver.close();
+    }
+  }
+
+  it.each(['STU, additive tokens, values, both biases', 'STU, interleaved tokens, values, local', 'research with heads'])(
+    'lists in two stages as live does: %s',
+    async (name) => {
+      const bundle = RANKING[name]!;
+      const scores = { topK: 4, retrieve: 9 };
+      const kinds = bundle.config.actions.encoded;
+      const actions = fc.sample(arrivals(kinds), { seed: 7, numRuns: 8 }).sort((a, b) => b.length - a.length)[0]!;
+      const engine = new EncoderEngine(bundle, { kvBudgetBytes: 2 ** 22 });
+      try {
+        const expected = await steppedLists(bundle, scores, actions);
+        expect(expected.size).toBeGreaterThan(2);
+        const batches = await backfill(bundle, engine, actions, { maxEvents: 25, memoryBytes: 50_000 }, { scores });
+        const lists = new Map(batches.flatMap((batch) => batch.scores).map((list) => [list.userId, list]));
+        expect([...lists.keys()].sort()).toEqual([...expected.keys()].sort());
+        for (const [userId, { candidates, tasks = {}, version }] of expected) {
+          const list = lists.get(userId)!;
+          expect(list.version).toBe(version);
+          expect(list.candidates.map(({ entity }) => entity)).toEqual(candidates.map(({ entity }) => entity));
+          expect(Object.keys(list.tasks!)).toEqual(['like', 'buy', 'hide']);
+          expect(Object.keys(tasks)).toEqual(['like', 'buy', 'hide']);
+          for (const [i, { score }] of candidates.entries()) {
+            expect(Math.abs(list.candidates[i]!.score - score)).toBeLessThanOrEqual(1e-5);
+            for (const [task, values] of Object.entries(tasks))
+              expect(Math.abs(list.tasks![task]![i]! - values[i]!)).toBeLessThanOrEqual(1e-5);
+          }
+        }
+        // Retrieving fewer gives other lists: the second stage is seen.
+        const fewer = await backfill(
+          bundle,
+          engine,
+          actions,
+          { maxEvents: 25, memoryBytes: 50_000 },
+          { scores: { topK: 4, retrieve: 4 } },
+        );
+        expect(ordersOf(fewer)).not.toEqual(ordersOf(batches));
+      } finally {
+        await engine.release();
+      }
+    },
+  );
+
+  it('of a bundle that only ranks gives its embeddings, as live does, and nothing to list', async () => {
+    const { config, ...parts } = RANKING['STU']!;
+    const bundle = { ...parts, config: { ...config, retrieval: false } };
+    const actions = fc.sample(arrivals(config.actions.encoded), { seed: 3, numRuns: 8 }).sort((a, b) => b.length - a.length)[0]!;
+    const engine = new EncoderEngine(bundle, { kvBudgetBytes: 2 ** 22 });
+    const batches = await backfill(bundle, engine, actions, { maxEvents: 25, memoryBytes: 50_000 }, { scores: { topK: 4 } });
+    expect(batches.flatMap(({ embeddings }) => embeddings).length).toBeGreaterThan(2);
+    expect(batches.flatMap(({ scores, quality }) => [...scores, ...quality])).toEqual([]);
+    await engine.release();
   });
 
   it('would be seen to differ: rows asked about another time are not equal', async () => {
