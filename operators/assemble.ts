@@ -98,7 +98,7 @@ export function assemble({ modelDigest, entityOf, now }: AssembleOptions): Opera
     return [{ userId, eventId, action: action.action, entity, eventTimeMs, priorEvents, rank, lineage: place }];
   };
 
-  return map(({ batch: { source, processed, deadLetters, erased, state }, updates, answers }) => {
+  return map(({ batch: { source, processed, deadLetters, unknownFeatures, erased, state }, updates, answers }) => {
     const computedAtMs = now();
     return {
       source,
@@ -112,6 +112,7 @@ export function assemble({ modelDigest, entityOf, now }: AssembleOptions): Opera
         ...(answers ?? []).flatMap((answer) => answerOf(answer, computedAtMs)),
       ],
       quality: updates.flatMap((scored) => scored.update.targets.flatMap((target) => rankOf(scored, target))),
+      ...(unknownFeatures !== undefined && { unknownFeatures }),
       ...(erased !== undefined && { erased }),
       ...(answers !== undefined && {
         requests: answers.map(({ asked, disposition }) => ({ request: asked.request, disposition })),

@@ -15,7 +15,8 @@ export interface FeatureRunsOptions {
   readonly entityOf: (token: number) => string;
 }
 
-const namespaceOf = (entity: string): string => entity.slice(0, Math.max(0, entity.indexOf(':')));
+/** `language`, of `language:en`. */
+export const namespaceOf = (entity: string): string => entity.slice(0, Math.max(0, entity.indexOf(':')));
 
 export class FeatureRuns {
   readonly #namespaces: ReadonlySet<string>;

@@ -6,7 +6,7 @@ import { type ErrorCode, PipelineError } from '../schemas/errors.ts';
 import { requireWindow, type WindowOptions } from './block-window.ts';
 import { deadLetter } from './dead-letter.ts';
 import { eraseUser } from './erase-user.ts';
-import { FeatureRuns, type FeatureRunsOptions } from './feature-runs.ts';
+import { FeatureRuns, type FeatureRunsOptions, namespaceOf } from './feature-runs.ts';
 import { InMemorySequenceStore } from './in-memory-sequence-store.ts';
 import { requireInteger } from './require-option.ts';
 import { type SequenceRequestsOptions, sequenceRequests } from './sequence-requests.ts';
@@ -56,7 +56,7 @@ export interface SequenceOptions {
  * - **requests** of a batch of requests come out with their users' state, which they do not change
  * - **erasure** a user's history ends at an erasure, in this batch and in the store; `erased` tells those after
  * - **side features** a value that was in force is a duplicate; of those made of an action's context (`sideFeatures`) only the new
- *   are in `processed`, and values that the model does not have are passed over
+ *   are in `processed`, and values that the model does not have are passed over, and counted in `unknownFeatures`
  * - **data faults** an action that the tokenizer refuses, or without a finite event time, is a dead letter
  * - **state** of a store that gives its changes away, the batch carries those it made
  * - **memory** one bounded `UserSequence` a user
@@ -117,6 +117,11 @@ function sequenceBatch(
   const erased = new Set<string>();
   const builders = new Map<string, UpdateBuilder>();
   const recordOf = recordFinder(batch.source.records);
+  const unknownFeatures = new Map<string, number>();
+  const passOver = ({ entity }: PositionedAction) => {
+    const feature = namespaceOf(entity);
+    unknownFeatures.set(feature, (unknownFeatures.get(feature) ?? 0) + 1);
+  };
 
   for (const action of batch.actions) {
     const { eventId, userId, eventTimeMs } = action;
@@ -131,7 +136,10 @@ function sequenceBatch(
     }
     const token = Number.isFinite(eventTimeMs) ? tokenizer.token(action) : notATime(eventTimeMs);
     // The record itself is not at fault for a value that the model does not have.
-    if (action.derived && token.kind !== 'token') continue;
+    if (action.derived && token.kind !== 'token') {
+      passOver(action);
+      continue;
+    }
     if (token.kind === 'refuse') {
       const letter = deadLetter(recordOf(action), 'sequence', token.code, token.message);
       refused.push({ userId, letter: { ...letter, action: action.action } });
@@ -146,7 +154,9 @@ function sequenceBatch(
       const sequence = store.get(userId);
       const inForce = sequence !== undefined && features?.isInForce(action.entity, eventTimeMs, sequence) === true;
       if (inForce && !action.derived) processed.push({ action, disposition: 'duplicate' });
-      if (inForce || (action.derived && !features?.knows(action.entity, token.entity))) continue;
+      const isUnknown = action.derived === true && features?.knows(action.entity, token.entity) !== true;
+      if (isUnknown) passOver(action);
+      if (inForce || isUnknown) continue;
     }
     let builder = builders.get(userId);
     if (builder === undefined) {
@@ -170,6 +180,7 @@ function sequenceBatch(
     processed,
     deadLetters,
     updates,
+    ...(unknownFeatures.size > 0 && { unknownFeatures }),
     ...(erased.size > 0 && { erased: [...erased] }),
     ...(state !== undefined && { state }),
   };

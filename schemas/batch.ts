@@ -133,6 +133,8 @@ export interface SequencedBatch {
   readonly processed: readonly ProcessedAction[];
   readonly deadLetters: readonly DeadLetter[];
   readonly updates: readonly UserUpdate[];
+  /** Side features of contexts whose value the model does not have, by feature: passed over, and counted. Absent for none. */
+  readonly unknownFeatures?: ReadonlyMap<string, number>;
   /** Users whose history up to an erasure in this batch is gone: what was published of them must go too. Absent for none. */
   readonly erased?: readonly string[];
   /** Of a batch of requests. Absent for a batch of actions. */
@@ -194,6 +196,8 @@ export interface OutputBatch {
   readonly embeddings: readonly UserEmbedding[];
   readonly scores: readonly CandidateScores[];
   readonly quality: readonly PrequentialRank[];
+  /** As in `SequencedBatch`. Absent for none. */
+  readonly unknownFeatures?: ReadonlyMap<string, number>;
   /** Users to erase from what earlier batches published, before this batch is. Absent for none. */
   readonly erased?: readonly string[];
   /** Of a batch of requests: what became of each, in record order; answers are in `scores`. Absent for a batch of actions. */

@@ -49,6 +49,9 @@ export function instruments(registry: Registry) {
       'action',
       'code',
     ]),
+    unknownFeatures: counter('hstu_unknown_side_features_total', 'Values of side features that the model does not have.', [
+      'feature',
+    ]),
     deadLetters: counter('hstu_dead_letters_total', 'Records that could not be used.', ['code', 'step']),
     erasures: counter('hstu_erasures_total', 'Users erased.'),
     tokens: counter('hstu_tokens_total', 'Events that became tokens of a sequence.'),

@@ -140,6 +140,7 @@ export class StreamMetrics {
   }
 
   /** The label of an action; one of several kinds at once (`click+like`) counts as each of them. */
+    for (const [feature, values] of batch.unknownFeatures ?? []) this.#i.unknownFeatures.inc({ feature }, values);
   #kindsOf(action: string): readonly string[] {
     if (this.#actions.has(action)) return [action];
     const kinds = action.split('+');

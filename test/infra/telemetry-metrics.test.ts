@@ -90,6 +90,7 @@ const asked: OutputBatch = {
   ...output,
   processed: [processed('rating+like', 'appended'), processed('rating+x', 'appended')],
   deadLetters: ['rating', 'rating', 'nonsense'].map((action) => ({ ...refused, action })),
+  unknownFeatures: new Map([['language', 3]]),
   scores: [
     { userId: 'u', version: 1, candidates, lineage, computedAtMs: 0 },
     {
@@ -153,6 +154,7 @@ describe('metrics', () => {
       hstu_scores_published_total: 2,
       'hstu_rejected_actions_total{code="ENTITY_UNKNOWN",action="rating"}': 2,
       'hstu_rejected_actions_total{code="ENTITY_UNKNOWN",action="other"}': 1,
+      'hstu_unknown_side_features_total{feature="language"}': 3,
       'hstu_events_total{disposition="appended",action="rating"}': 1,
       'hstu_events_total{disposition="appended",action="like"}': 1,
       'hstu_events_total{disposition="appended",action="other"}': 1,

@@ -156,6 +156,7 @@ describe('runs of side features', () => {
     ]);
     expect(tokensOf(store)).toEqual(['lang:1', 'movie:1', 'movie:1', 'movie:1', 'lang:2', 'movie:1']);
     expect(dispositions(out)).toEqual(['e1#lang', 'e1', 'e2', 'e3', 'e4#lang', 'e4'].map((id) => `${id} appended`));
+    expect(out.map(({ unknownFeatures }) => [...(unknownFeatures ?? [])])).toEqual([[['lang', 1]]]);
     const nonsense = runSequence([[actionOf(1, { ...context('1'), action: 'nonsense' })]]);
     expect(nonsense.out[0]!.deadLetters.map(({ action }) => action)).toEqual(['nonsense']);
   });
