@@ -115,6 +115,19 @@ export class BlockWindow implements WindowContents {
     return this.#timesMs.subarray(0, this.length);
   }
 
+  /** Of the newest event; `-Infinity` while there is none. */
+  get newestTimeMs(): number {
+    return this.length === 0 ? Number.NEGATIVE_INFINITY : this.#timesMs[this.length - 1]!;
+  }
+
+  entityAt(index: number): number {
+    return this.#entities[index]!;
+  }
+
+  timeMsAt(index: number): number {
+    return this.#timesMs[index]!;
+  }
+
   get eventIds(): readonly string[] {
     return this.#eventIds;
   }

@@ -89,7 +89,7 @@ export class UserSequence {
 
   /** Event time of the newest token by time; `-Infinity` while there is none. */
   get newestTimeMs(): number {
-    return this.#tokens.timesMs.at(-1) ?? Number.NEGATIVE_INFINITY;
+    return this.#tokens.newestTimeMs;
   }
 
   get digestState(): DigestState {
@@ -197,10 +197,11 @@ export class UserSequence {
 
   /** Continues from `state`, the digest of the tokens before `from`. */
   #redigest(from: number, state: DigestState): void {
-    const { entities, timesMs, length } = this.#tokens;
+    const tokens = this.#tokens;
+    const { length } = tokens;
     let digest = state;
     for (let i = from; i < length; i++) {
-      digest = digestToken(digest, entities[i]!, toSeconds(timesMs[i]!));
+      digest = digestToken(digest, tokens.entityAt(i), toSeconds(tokens.timeMsAt(i)));
       if ((i + 1) % DIGEST_PAGE === 0) this.#storePage((i + 1) / DIGEST_PAGE - 1, digest);
     }
     this.#digest = digest;

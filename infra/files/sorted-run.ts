@@ -34,11 +34,29 @@ export const toEvent = (action: PositionedAction, order: number, arrival: number
   action,
 });
 
-export function compareKeys(a: SortedEvent, b: SortedEvent): number {
+function compareKeys(a: SortedEvent, b: SortedEvent): number {
   if (a.hash !== b.hash) return a.hash - b.hash;
   if (a.action.userId !== b.action.userId) return a.action.userId < b.action.userId ? -1 : 1;
   if (a.order !== b.order) return a.order < b.order ? -1 : 1;
   return a.arrival - b.arrival;
+}
+
+/** The same order as by `compareKeys`: few users are compared, and a user's events have mostly come in order. */
+export function sortEvents(events: readonly SortedEvent[]): SortedEvent[] {
+  const users = new Map<string, SortedEvent[]>();
+  for (const event of events) {
+    const ofUser = users.get(event.action.userId);
+    if (ofUser === undefined) users.set(event.action.userId, [event]);
+    else ofUser.push(event);
+  }
+  const lists = [...users.values()].sort((a, b) => compareKeys(a[0]!, b[0]!));
+  for (const list of lists) if (!isSorted(list)) list.sort(compareKeys);
+  return lists.flat();
+}
+
+function isSorted(events: readonly SortedEvent[]): boolean {
+  for (let i = 1; i < events.length; i++) if (compareKeys(events[i - 1]!, events[i]!) > 0) return false;
+  return true;
 }
 
 export function toLine({ hash, order, arrival, action: event }: SortedEvent): string {

@@ -6,7 +6,7 @@ import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync, writeSync } from '
 import { join } from 'node:path';
 import type { PositionedAction } from '../../schemas/action.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
-import { compareKeys, mergeRuns, type SortedEvent, toEvent, toLine } from './sorted-run.ts';
+import { mergeRuns, type SortedEvent, sortEvents, toEvent, toLine } from './sorted-run.ts';
 
 export interface UserSortOptions {
   /** Where the runs lie, in a folder of their own that `close` removes. */
@@ -89,8 +89,7 @@ export class UserSort {
 
   *#all(): Generator<PositionedAction> {
     if (this.#runs.length === 0) {
-      this.#held.sort(compareKeys);
-      for (const { action } of this.#held) yield action;
+      for (const { action } of sortEvents(this.#held)) yield action;
       return;
     }
     if (this.#held.length > 0) this.#spill();
@@ -107,7 +106,7 @@ export class UserSort {
   }
 
   #spill(): void {
-    const events = this.#held.sort(compareKeys);
+    const events = sortEvents(this.#held);
     this.#held = [];
     this.#heldBytes = 0;
     this.#write(events);

@@ -13,7 +13,7 @@ const BATCH_FLOATS = 1024 * 1024;
 /** Of one window alone; a longer one is for the cached path, which goes through it in pieces. */
 const WINDOW_FLOATS = 8 * BATCH_FLOATS;
 /** Rows computed for one that is wanted, from which on the cached path is cheaper: its runs are of one user each. */
-const MAX_ROWS_WANTED = 4;
+const MAX_ROWS_WANTED = 12;
 /** Of the chunks, those that a slide's window asks nothing of: all but the last quarter, where its new rows are. */
 const BLANK_SHARE = 0.75;
 
