@@ -6,20 +6,25 @@
 -- not seen: `live` as it was; `newest` by the last embedding stored before it; and by the last that was an hour or a day old. Only
 -- events that have all of them. A stored embedding is for the moment of its last event, the live one for the moment asked.
 WITH
+    -- A list, as the targets below: a named query would be computed again wherever it is named.
     -- More than are wanted: not all have embeddings that are old enough.
-    picked AS
     (
-        SELECT user_id, event_id, event_time, entity, rank
-        FROM quality FINAL
-        WHERE run_id = {run_id:String} AND rank > 0
-          AND user_id IN
-          (
-              SELECT user_id FROM embeddings WHERE run_id = {run_id:String}
-              GROUP BY user_id HAVING max(last_event_time) > min(last_event_time) + INTERVAL 1 DAY
-          )
-        ORDER BY cityHash64(user_id, event_id), user_id, event_id
-        LIMIT 4 * {events:UInt32}
-    ),
+        SELECT groupArray((user_id, event_id, event_time, entity, rank))
+        FROM
+        (
+            SELECT user_id, event_id, event_time, entity, rank
+            FROM quality FINAL
+            WHERE run_id = {run_id:String} AND rank > 0
+              AND user_id IN
+              (
+                  SELECT user_id FROM embeddings WHERE run_id = {run_id:String}
+                  GROUP BY user_id HAVING max(last_event_time) > min(last_event_time) + INTERVAL 1 DAY
+              )
+            ORDER BY cityHash64(user_id, event_id), user_id, event_id
+            LIMIT 4 * {events:UInt32}
+        )
+    ) AS picked,
+    arrayMap(event -> event.1, picked) AS users,
     complete AS
     (
         SELECT asked.user_id AS user_id, asked.event_id AS event_id, any(asked.event_time) AS event_time,
@@ -27,13 +32,14 @@ WITH
             arraySort(groupArray((asked.age_s, history.embedding))) AS aged
         FROM
         (
-            SELECT *, arrayJoin([0, 3600, 86400]) AS age_s, event_time - toIntervalSecond(age_s) AS before FROM picked
+            SELECT arrayJoin(picked) AS event, event.1 AS user_id, event.2 AS event_id, event.3 AS event_time, event.4 AS entity,
+                event.5 AS rank, arrayJoin([0, 3600, 86400]) AS age_s, event_time - toIntervalSecond(age_s) AS before
         ) AS asked
         ASOF INNER JOIN
         (
             SELECT user_id, last_event_time, embedding, model_digest
             FROM embeddings FINAL
-            WHERE run_id = {run_id:String} AND user_id IN (SELECT user_id FROM picked)
+            WHERE run_id = {run_id:String} AND user_id IN (SELECT arrayJoin(users))
             ORDER BY user_id, last_event_time, version DESC
             LIMIT 1 BY user_id, last_event_time
         ) AS history
@@ -44,12 +50,20 @@ WITH
         LIMIT {events:UInt32}
     ),
     -- An event and an age a row; `score`: what that embedding gives to what the user did.
+    (
+        SELECT groupArray((user_id, event_id, event_time, rank, model_digest, age_s, embedding, score))
+        FROM
+        (
+            SELECT c.user_id AS user_id, c.event_id AS event_id, c.event_time AS event_time, c.rank AS rank, c.model_digest AS model_digest,
+                arrayJoin(c.aged) AS one, one.1 AS age_s, one.2 AS embedding, dotProduct(embedding, e.vector) AS score
+            FROM complete AS c
+            INNER JOIN (SELECT * FROM entities FINAL) AS e ON e.entity = c.entity AND e.model_digest = c.model_digest
+        )
+    ) AS target_list,
     targets AS
     (
-        SELECT c.user_id AS user_id, c.event_id AS event_id, c.event_time AS event_time, c.rank AS rank, c.model_digest AS model_digest,
-            arrayJoin(c.aged) AS one, one.1 AS age_s, one.2 AS embedding, dotProduct(embedding, e.vector) AS score
-        FROM complete AS c
-        INNER JOIN (SELECT * FROM entities FINAL) AS e ON e.entity = c.entity AND e.model_digest = c.model_digest
+        SELECT arrayJoin(target_list) AS target, target.1 AS user_id, target.2 AS event_id, target.3 AS event_time, target.4 AS rank,
+            target.5 AS model_digest, target.6 AS age_s, target.7 AS embedding, target.8 AS score
     ),
     counted AS
     (
@@ -64,7 +78,7 @@ WITH
         FROM
         (
             SELECT user_id, entity, event_time FROM actions
-            WHERE run_id = {run_id:String} AND user_id IN (SELECT user_id FROM picked)
+            WHERE run_id = {run_id:String} AND user_id IN (SELECT arrayJoin(users))
         ) AS seen
         INNER JOIN targets AS t ON t.user_id = seen.user_id
         INNER JOIN (SELECT * FROM entities FINAL) AS e ON e.entity = seen.entity AND e.model_digest = t.model_digest
