@@ -112,6 +112,19 @@ export class HstuEncoder {
     return this.#workers[shardOf(userId, this.#workers.length)]!.call('forget', userId);
   }
 
+  /** Who has rows in the cache, most recently used first; of several workers in turn, which is nearly so. */
+  async cachedUsers(): Promise<string[]> {
+    const lists = await Promise.all(this.#workers.map((worker) => worker.call('cachedUsers', null)));
+    const longest = Math.max(...lists.map(({ length }) => length));
+    return Array.from({ length: longest }, (_, i) => lists.flatMap((list) => list[i] ?? [])).flat();
+  }
+
+  /** Makes these the most recently used, the last of them most of all: the first to be evicted are the others. */
+  async touch(userIds: readonly string[]): Promise<void> {
+    const parts = this.#workers.map((_, shard) => userIds.filter((userId) => shardOf(userId, this.#workers.length) === shard));
+    await Promise.all(this.#workers.map((worker, shard) => worker.call('touch', parts[shard]!)));
+  }
+
   async stats(): Promise<EncoderStats> {
     const all = await Promise.all(this.#workers.map((worker) => worker.call('stats', null)));
     const sum = (pick: (stats: (typeof all)[number]) => number) => all.reduce((total, stats) => total + pick(stats), 0);

@@ -35,4 +35,4 @@ export { type SideFeaturesOptions, sideFeatures } from './side-features.ts';
 export { spread } from './spread.ts';
 export { isHeadKey, RESERVED_KEY_PREFIX } from './state-keys.ts';
 export type { PublishMode } from './update-builder.ts';
-export { UserSequence, type UserSequenceOptions, type WindowSnapshot } from './user-sequence.ts';
+export { toSeconds, UserSequence, type UserSequenceOptions, type WindowSnapshot } from './user-sequence.ts';

@@ -85,6 +85,12 @@ export class PersistentSequenceStore implements SequenceStore {
     return user === undefined || user.erased ? undefined : user.sequence;
   }
 
+  /** The sequence of a user in memory, to look at; who is in memory, and who goes next, stays as it was. */
+  peek(userId: string): UserSequence | undefined {
+    const user = this.#hot.get(userId);
+    return user === undefined || user.erased ? undefined : user.sequence;
+  }
+
   /** @throws PipelineError as `loadSequence` does */
   getOrCreate(userId: string, create: () => UserSequence): UserSequence {
     // First of all: what is touched is not evicted, and the caller may hold it until the next take.

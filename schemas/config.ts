@@ -214,6 +214,19 @@ export const configSchema = z.strictObject({
       maxInFlight: positive.max(64).default(4),
     })
     .prefault({}),
+  model: z
+    .strictObject({
+      /** Changing the model of a running deployment. */
+      change: z
+        .strictObject({
+          /** KV cache that the new model may fill before it serves, beside the old one's, bytes. @default as encoder.kvBudgetBytes */
+          kvCacheBytes: z.int().nonnegative().optional(),
+          /** Users of the old cache that the new model encodes in the background, a second, at most. */
+          usersPerSecond: positive.max(100_000).default(50),
+        })
+        .prefault({}),
+    })
+    .prefault({}),
   /** What this process may hold in memory in all, bytes; reported against, and warned about. */
   memoryBudgetBytes: positive.min(64 * MIB).default(1_024 * MIB),
   clickhouse: z

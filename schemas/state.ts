@@ -26,6 +26,8 @@ export interface StateSignature {
   readonly vocabulary: { readonly size: number; readonly digest: string };
   /** What a token says beside its entity, and how; absent where it is the entity's row in the vocabulary. */
   readonly tokens?: string;
+  /** Encoded kinds of action that `tokens` covers, in the bundle's order: a later model may append to them. Given with `tokens`. */
+  readonly actions?: number;
 }
 
 /** Where a partition's state stands, committed with every change of it. */

@@ -2,12 +2,18 @@
 import { lastValueFrom, merge, type Observable, Subject, takeUntil, tap } from 'rxjs';
 import type { OutputBatch } from '../schemas/batch.ts';
 import type { PartitionTask } from './live/partition-task.ts';
+import type { ModelSlot } from './model-change/model-slot.ts';
 import { type PipelineParts, pipeline } from './pipeline.ts';
+
+/** What of a pipeline comes with its model. */
+export interface FlowParts {
+  readonly pipeline: Omit<PipelineParts, 'store' | 'committer'>;
+}
 
 export interface FlowOptions {
   readonly tasks: ReadonlyMap<number, PartitionTask>;
-  /** The rest of the pipeline's parts: state and commits are the tasks'. */
-  readonly parts: Omit<PipelineParts, 'store' | 'committer'>;
+  /** The model's place: the rest of the pipeline's parts, state and commits being the tasks'. */
+  readonly parts: Pick<ModelSlot<FlowParts>, 'hold'>;
   /** When aborted, nothing more is read: the flow ends when what was read is committed. */
   readonly drain: AbortSignal;
   /** Ends the flow with the error it emits, whatever is under way. */
@@ -16,8 +22,23 @@ export interface FlowOptions {
   readonly onCommitted: (batch: OutputBatch) => void;
 }
 
-/** Runs the partitions until drained. The sentence: every partition's batches, merged, through the pipeline, committed by their partition. */
-export async function flow({ tasks, parts, drain, failure$, onCommitted }: FlowOptions): Promise<void> {
+/** Runs the partitions until drained: with one model until another takes its place, all that was read committed, then with that. */
+export async function flow({ parts, drain, ...options }: FlowOptions): Promise<void> {
+  do {
+    const { model, replaced, letGo } = parts.hold();
+    try {
+      await flowWith(model, { ...options, drain: AbortSignal.any([drain, replaced]) });
+    } finally {
+      letGo();
+    }
+  } while (!drain.aborted);
+}
+
+/** The sentence: every partition's batches, merged, through the pipeline, committed by their partition. */
+async function flowWith(
+  { pipeline: parts }: FlowParts,
+  { tasks, drain, failure$, onCommitted }: Omit<FlowOptions, 'parts'>,
+): Promise<void> {
   const taskOf = (partition: number): PartitionTask => tasks.get(partition)!;
   const drained$ = new Subject<void>();
   const idle$ = new Subject<never>();

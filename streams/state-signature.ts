@@ -13,20 +13,23 @@ export function signatureOf(bundle: Bundle, seenLimit: number): StateSignature {
   const vocabulary = { size: bundle.entities.length, digest: vocabularyDigest(bundle.entities, bundle.entities.length) };
   const tokens = tokensDigest(bundle.config);
   const signature = { format: FORMAT, window: { maxLength, blockLength }, seenLimit, vocabulary };
-  return tokens === undefined ? signature : { ...signature, tokens };
+  return tokens === undefined ? signature : { ...signature, tokens, actions: bundle.config.actions.encoded.length };
 }
 
-/** The numbers that stand for tokens depend on all of this, the size of the vocabulary among it. */
-function tokensDigest(config: Bundle['config']): string | undefined {
+/**
+ * The numbers that stand for tokens depend on all of this, the size of the vocabulary among it. A kind of action that comes after
+ * the others is a higher bit: what was is as it was.
+ */
+function tokensDigest(config: Bundle['config'], kinds = config.actions.encoded.length): string | undefined {
   const { tokens, outOfVocabulary, actions } = config;
   if (tokens === undefined && outOfVocabulary === undefined) return undefined;
-  const facts = [tokens, tokens && actions.encoded, entityRows(config), outOfVocabulary];
+  const facts = [tokens, tokens && actions.encoded.slice(0, kinds), entityRows(config), outOfVocabulary];
   return createHash('sha256').update(JSON.stringify(facts)).digest('hex').slice(0, 16);
 }
 
 /**
- * @throws PipelineError `STATE_INCOMPATIBLE` listing every difference. A vocabulary that begins with the state's is no
- *   difference: rows keep their meaning
+ * @throws PipelineError `STATE_INCOMPATIBLE` listing every difference. A vocabulary, and kinds of action, that begin with the
+ *   state's are no difference: what is written keeps its meaning
  */
 export function requireCompatible(found: StateSignature, bundle: Bundle, wanted: StateSignature, where: string): void {
   const problems: string[] = [];
@@ -35,7 +38,7 @@ export function requireCompatible(found: StateSignature, bundle: Bundle, wanted:
   differ('window.maxLength of the bundle', found.window.maxLength, wanted.window.maxLength);
   differ('window.blockLength of the bundle', found.window.blockLength, wanted.window.blockLength);
   differ('sequence.seenLimit', found.seenLimit, wanted.seenLimit);
-  differ('token layout, encoded actions or size of the vocabulary', found.tokens, wanted.tokens);
+  differ('token layout, encoded actions or size of the vocabulary', found.tokens, tokensDigest(bundle.config, found.actions));
   const { size, digest } = found.vocabulary;
   if (size > bundle.entities.length) problems.push(`entities: the state knows ${size}, the bundle has ${bundle.entities.length}`);
   else if (digest !== vocabularyDigest(bundle.entities, size))

@@ -2,6 +2,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
+import { answerModel, type ModelControl } from './model-endpoint.ts';
 
 export interface Health {
   /** `RUNNING` is ready; `FAILED` is dead. */
@@ -22,6 +23,8 @@ export interface HealthServerOptions {
   /** A batch in flight for longer than this makes the process unhealthy, ms. @default 120000 */
   readonly stallLimitMs?: number;
   readonly metrics: { readonly contentType: string; text(): Promise<string> };
+  /** Serves `/model` as well; undefined until there is one. @default not served */
+  readonly model?: () => ModelControl | undefined;
   /** Clock, ms since the epoch. @default Date.now */
   readonly now?: () => number;
 }
@@ -51,9 +54,13 @@ export async function startHealthServer(options: HealthServerOptions): Promise<H
 }
 
 async function answer(request: IncomingMessage, options: HealthServerOptions): Promise<Answer> {
-  if (request.method !== 'GET' && request.method !== 'HEAD') return text(405, 'only GET and HEAD are answered here');
+  const path = request.url?.split('?')[0];
+  const isModel = path === '/model' && options.model !== undefined;
+  if (request.method !== 'GET' && request.method !== 'HEAD' && !(isModel && request.method === 'POST'))
+    return text(405, `only GET and HEAD${isModel ? ', and POST,' : ''} are answered here`);
   try {
-    switch (request.url?.split('?')[0]) {
+    if (isModel) return json(await answerModel(request, options.model!()));
+    switch (path) {
       case '/healthz':
         return healthz(options);
       case '/readyz':
@@ -61,7 +68,7 @@ async function answer(request: IncomingMessage, options: HealthServerOptions): P
       case '/metrics':
         return { status: 200, type: options.metrics.contentType, body: await options.metrics.text() };
       default:
-        return text(404, 'here are /healthz, /readyz and /metrics');
+        return text(404, `here are /healthz, /readyz and /metrics${options.model === undefined ? '' : ', and /model'}`);
     }
   } catch (error) {
     return text(500, messageOf(error));
@@ -77,10 +84,16 @@ function healthz({ health, progress, stallLimitMs = 120_000, now = Date.now }: H
   return state(current, current.state !== 'FAILED');
 }
 
-const state = ({ state, sinceMs, reason }: Health, good: boolean): Answer => ({
-  status: good ? 200 : 503,
+const state = ({ state, sinceMs, reason }: Health, good: boolean): Answer =>
+  json({
+    status: good ? 200 : 503,
+    body: { state, since: new Date(sinceMs).toISOString(), ...(reason !== undefined && { reason }) },
+  });
+
+const json = ({ status, body }: { readonly status: number; readonly body: object }): Answer => ({
+  status,
   type: 'application/json; charset=utf-8',
-  body: `${JSON.stringify({ state, since: new Date(sinceMs).toISOString(), ...(reason !== undefined && { reason }) })}\n`,
+  body: `${JSON.stringify(body)}\n`,
 });
 
 const text = (status: number, body: string): Answer => ({ status, type: 'text/plain; charset=utf-8', body: `${body}\n` });

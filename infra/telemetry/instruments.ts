@@ -72,6 +72,18 @@ export function instruments(registry: Registry) {
     evictions: counter('hstu_kv_cache_evictions_total', 'Users dropped from the KV cache for room.'),
     restarts: counter('hstu_encoder_worker_restarts_total', 'Encoder threads that died and were started anew.'),
 
+    // The model, and its changes.
+    model: gauge('hstu_model_info', 'Always 1; the model that is served, and the one that is loaded beside it.', [
+      'digest',
+      'name',
+      'role',
+    ]),
+    modelChanges: counter('hstu_model_changes_total', 'Changes of the model by how they ended.', ['outcome']),
+    prefillDone: gauge('hstu_model_prefill_done_users', 'Users of the old cache that the next model has been through.'),
+    prefillTotal: gauge('hstu_model_prefill_total_users', 'Users of the old cache when the prefill for the next model began.'),
+    prefillRate: gauge('hstu_model_prefill_users_per_second', 'Users a second that the next model encodes in the background.'),
+    modelSwitch: gauge('hstu_model_switch_seconds', 'How long nothing was read at the newest switch of the model.'),
+
     // Commits and state.
     commits: counter('hstu_commits_total', 'Batches committed.'),
     commitSeconds: histogram('hstu_commit_duration_seconds', 'One commit: the transaction, or the offsets.', STEP_SECONDS),

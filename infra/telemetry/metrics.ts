@@ -21,6 +21,11 @@ export interface StreamMetricsOptions {
   readonly processMetrics?: boolean;
 }
 
+interface NamedModel {
+  readonly digest: string;
+  readonly name: string;
+}
+
 export interface TopicPartition {
   readonly topic: string;
   readonly partition: number;
@@ -29,7 +34,8 @@ export interface TopicPartition {
 export class StreamMetrics {
   readonly #registry = new Registry();
   readonly #i: Instruments;
-  readonly #actions: ReadonlySet<string>;
+  readonly #build: { readonly version: string; readonly delivery: string };
+  #actions: ReadonlySet<string>;
   readonly #scrapes: (() => Promise<void> | void)[] = [];
   /** Topics that have series, by partition. */
   readonly #known = new Map<number, Set<string>>();
@@ -38,7 +44,8 @@ export class StreamMetrics {
   constructor({ version, modelDigest, delivery, actions, ...options }: StreamMetricsOptions) {
     this.#i = instruments(this.#registry);
     this.#actions = new Set(actions);
-    this.#i.buildInfo.set({ version, model_digest: modelDigest, delivery }, 1);
+    this.#build = { version, delivery };
+    this.#setBuild(modelDigest);
     this.#i.inFlightBound.set(options.maxInFlightBatches);
     this.#i.bufferedBound.set(options.maxBufferedBytes);
     this.state('STARTING');
@@ -80,6 +87,30 @@ export class StreamMetrics {
     });
   }
 
+  /** Another model is served from now on. @param actions as at the start */
+  modelServed({ digest, name, actions }: NamedModel & { readonly actions: readonly string[] }): void {
+    this.#actions = new Set(actions);
+    this.#setBuild(digest);
+    this.#i.model.reset();
+    this.#i.model.set({ digest, name, role: 'serving' }, 1);
+  }
+
+  /** A model is loaded beside the one that is served, so many users of it done. */
+  modelLoading({ digest, name }: NamedModel, users: { readonly done: number; readonly total: number }, perSecond: number): void {
+    this.#i.model.set({ digest, name, role: 'loading' }, 1);
+    this.#i.prefillDone.set(users.done);
+    this.#i.prefillTotal.set(users.total);
+    this.#i.prefillRate.set(perSecond);
+  }
+
+  /** @param switchSeconds where it was switched to */
+  modelChanged(outcome: string, loaded: NamedModel | undefined, switchSeconds: number | undefined): void {
+    this.#i.modelChanges.inc({ outcome });
+    if (loaded !== undefined) this.#i.model.remove({ digest: loaded.digest, name: loaded.name, role: 'loading' });
+    this.#i.prefillRate.set(0);
+    if (switchSeconds !== undefined) this.#i.modelSwitch.set(switchSeconds);
+  }
+
   state(state: (typeof LIFECYCLE_STATES)[number]): void {
     for (const each of LIFECYCLE_STATES) this.#i.state.set({ state: each }, each === state ? 1 : 0);
   }
@@ -109,6 +140,7 @@ export class StreamMetrics {
       const space = key.indexOf(' ');
       this.#i.rejects.inc({ code: key.slice(0, space), action: key.slice(space + 1) }, actions);
     }
+    for (const [feature, values] of batch.unknownFeatures ?? []) this.#i.unknownFeatures.inc({ feature }, values);
     this.#countRequests(batch);
     this.#i.erasures.inc(batch.erased?.length ?? 0);
     this.#i.rows.inc(batch.embeddings.reduce((sum, { rowsComputed }) => sum + rowsComputed, 0));
@@ -140,7 +172,6 @@ export class StreamMetrics {
   }
 
   /** The label of an action; one of several kinds at once (`click+like`) counts as each of them. */
-    for (const [feature, values] of batch.unknownFeatures ?? []) this.#i.unknownFeatures.inc({ feature }, values);
   #kindsOf(action: string): readonly string[] {
     if (this.#actions.has(action)) return [action];
     const kinds = action.split('+');
@@ -220,6 +251,12 @@ export class StreamMetrics {
 
   shadowDropped(samples: number): void {
     this.#i.shadowDropped.inc(samples);
+  }
+
+  #setBuild(model_digest: string): void {
+    const { version, delivery } = this.#build;
+    this.#i.buildInfo.reset();
+    this.#i.buildInfo.set({ version, model_digest, delivery }, 1);
   }
 
   #topicsOf(partition: number): Set<string> {

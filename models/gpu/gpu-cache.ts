@@ -48,6 +48,11 @@ export class GpuCache {
     return this.#entries.values();
   }
 
+  /** Most recently used first. */
+  userIds(): string[] {
+    return [...this.#entries.keys()].reverse();
+  }
+
   /** The user's entry, now the most recently used. */
   touch(userId: string): GpuEntry | undefined {
     const entry = this.#entries.get(userId);

@@ -186,6 +186,16 @@ export class GpuEngine {
     return this.#cpu.score(requests);
   }
 
+  /** Who has rows in the cache, most recently used first. */
+  cachedUsers(): string[] {
+    return this.#cache.userIds();
+  }
+
+  /** Makes these the most recently used, the last of them most of all. */
+  touch(userIds: readonly string[]): void {
+    for (const userId of userIds) this.#cache.touch(userId);
+  }
+
   /** Drops a user's rows, on the device and beside it. Returns whether there were any. */
   forget(userId: string): boolean {
     const copied = this.#host.drop(userId);

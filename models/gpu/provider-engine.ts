@@ -15,7 +15,7 @@ import { matrixProductGraph } from './graphs.ts';
 
 type Engine = Pick<
   GpuEngine | EncoderEngine,
-  'encode' | 'encodeInBulk' | 'score' | 'scoreCandidates' | 'forget' | 'stats' | 'release'
+  'encode' | 'encodeInBulk' | 'score' | 'scoreCandidates' | 'forget' | 'cachedUsers' | 'touch' | 'stats' | 'release'
 >;
 
 export class ProviderEngine {
@@ -68,6 +68,14 @@ export class ProviderEngine {
 
   forget(userId: string): boolean {
     return this.#engine.forget(userId);
+  }
+
+  cachedUsers(): string[] {
+    return this.#engine.cachedUsers();
+  }
+
+  touch(userIds: readonly string[]): void {
+    this.#engine.touch(userIds);
   }
 
   /** What can be done while nothing is asked. Returns whether there may be more. */

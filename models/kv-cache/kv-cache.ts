@@ -64,6 +64,11 @@ export class KvCache {
     return 4 * this.#pool.pages * this.#pool.floatsPerPage;
   }
 
+  /** Most recently used first. */
+  userIds(): string[] {
+    return [...this.#entries.keys()].reverse();
+  }
+
   /** The user's entry, now the most recently used. */
   touch(userId: string): KvEntry | undefined {
     const entry = this.#entries.get(userId);

@@ -52,6 +52,11 @@ async function carryOut(message: ToWorker) {
       return engine.scoreCandidates(message.request);
     case 'forget':
       return engine.forget(message.request);
+    case 'cachedUsers':
+      return engine.cachedUsers();
+    case 'touch':
+      engine.touch(message.request);
+      return null;
     case 'stats':
       return engine.stats;
     case 'close':

@@ -180,6 +180,16 @@ export class EncoderEngine {
     return results;
   }
 
+  /** Who has rows in the cache, most recently used first. */
+  cachedUsers(): string[] {
+    return this.#cache.userIds();
+  }
+
+  /** Makes these the most recently used, the last of them most of all. */
+  touch(userIds: readonly string[]): void {
+    for (const userId of userIds) this.#cache.touch(userId);
+  }
+
   /** Drops a user's rows. Returns whether there were any. */
   forget(userId: string): boolean {
     return this.#cache.free(userId);

@@ -27,6 +27,9 @@ export interface Calls {
   score: { readonly request: readonly ScoreRequest[]; readonly response: readonly ScoreResult[] };
   scoreCandidates: { readonly request: readonly CandidateRequest[]; readonly response: readonly CandidateResult[] };
   forget: { readonly request: string; readonly response: boolean };
+  /** Who has rows in the cache, most recently used first. */
+  cachedUsers: { readonly request: null; readonly response: readonly string[] };
+  touch: { readonly request: readonly string[]; readonly response: null };
   stats: { readonly request: null; readonly response: EngineStats | GpuStats };
   close: { readonly request: null; readonly response: null };
 }

@@ -21,10 +21,8 @@ export function addRun(program: Command): void {
     .requiredOption('-c, --config <file>', 'configuration, YAML')
     .option('--set <key=value>', 'override a setting, such as kafka.delivery=at-least-once (repeatable)', collect, [])
     .action(async (options: { config: string; set: string[] }) => {
-      const config = requireKafka(
-        await loadConfig({ file: options.config, environment: process.env, assignments: options.set }),
-        options.config,
-      );
+      const sources = { file: options.config, environment: process.env, assignments: options.set };
+      const config = requireKafka(await loadConfig(sources), options.config);
       const { kafka, telemetry, clickhouse } = config;
       const keyPassphrase = typeof kafka.ssl === 'object' ? kafka.ssl.keyPassphrase : undefined;
       const secrets = [kafka.sasl?.password, keyPassphrase, kafka.schemaRegistry?.password, clickhouse.password].filter(
@@ -48,6 +46,9 @@ export function addRun(program: Command): void {
           bundle,
           observer: told.observer,
           pipelineObserver: told.pipelineObserver,
+          modelObserver: told.modelObserver,
+          // Read anew: what is changed there is what a restart would serve.
+          configured: async () => (await loadConfig(sources)).bundle,
           logCreator: kafkajsLogCreator(logger),
         });
         told.attach(live);

@@ -6,6 +6,7 @@ import { StreamMetrics } from '../../infra/telemetry/metrics.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
 import type { PipelineObserver } from '../instrument.ts';
 import type { LifecycleState } from '../lifecycle.ts';
+import type { ModelObserver } from '../model-change/model-status.ts';
 import type { LiveConfig } from '../require-kafka.ts';
 import { ShadowSampler } from '../shadow-sampler.ts';
 import type { LiveObserver } from './live-stream.ts';
@@ -27,29 +28,31 @@ export class LiveTelemetry {
   readonly #log: Logger;
   readonly #metrics: StreamMetrics;
   readonly #spans = new BatchSpans();
-  readonly #sampler: ShadowSampler;
+  #sampler: ShadowSampler;
+  /** Of models that are served no more: each finishes what it began. */
+  readonly #retired = new Set<Promise<void>>();
+  #model: Bundle;
+  /** The model that is loaded beside it. */
+  #next: { readonly digest: string; readonly name: string } | undefined;
   readonly #restoring = new Map<number, { loggedMs: number; from: number }>();
   #state: { state: LifecycleState; sinceMs: number } = { state: 'STARTING', sinceMs: Date.now() };
   #server: HealthServer | undefined;
   #live: OpenLive | undefined;
 
   constructor({ config, bundle, logger, version }: ObserveOptions) {
-    const { actions } = bundle.config;
     this.#config = config;
     this.#log = logger;
+    this.#model = bundle;
     this.#metrics = new StreamMetrics({
       version,
       modelDigest: bundle.digest,
       delivery: config.kafka.delivery,
-      actions: [...actions.encoded, ...actions.skipped],
+      actions: actionsOf(bundle),
       maxInFlightBatches: config.kafka.maxInFlightBatches,
       maxBufferedBytes: config.kafka.maxBufferedBytes,
     });
-    this.#sampler = new ShadowSampler(bundle, {
-      rate: config.telemetry.shadowSampleRate,
-      report: this.#metrics,
-      log: logger,
-    });
+    this.#metrics.modelServed({ digest: bundle.digest, name: bundle.config.name, actions: actionsOf(bundle) });
+    this.#sampler = this.#samplerOf(bundle);
   }
 
   /** @returns the port on which /healthz, /readyz and /metrics are answered */
@@ -61,13 +64,14 @@ export class LiveTelemetry {
       health: () => this.#state,
       progress: () => this.#oldestInFlightMs(),
       metrics: this.#metrics,
+      model: () => this.#live?.models,
     });
     return this.#server.port;
   }
 
   attach(live: OpenLive): void {
     this.#live = live;
-    this.#metrics.watchEncoder(live.encoder);
+    this.#metrics.watchEncoder({ stats: () => live.encoder.stats() });
     this.#metrics.onScrape(() => this.#scrape(live));
   }
 
@@ -114,9 +118,55 @@ export class LiveTelemetry {
     },
   };
 
+  readonly modelObserver: ModelObserver = {
+    onServing: ({ bundle, path }) => {
+      if (bundle !== this.#model) this.#serve(bundle);
+      this.#log.info({ bundle: path, name: bundle.config.name, digest: bundle.digest }, 'this model is served');
+    },
+    onChangeBegun: ({ bundle, path }, noticed) => {
+      this.#next = { digest: bundle.digest, name: bundle.config.name };
+      this.#metrics.modelLoading(this.#next, { done: 0, total: 0 }, 0);
+      this.#log.info({ bundle: path, ...this.#next, differs: noticed }, 'a model is loaded beside the one that is served');
+    },
+    onChangeProgress: ({ digest, name, phase, users, usersPerSecond }) => {
+      this.#metrics.modelLoading({ digest, name }, users, usersPerSecond);
+      if (phase !== 'prefilling') this.#log.info({ digest, phase, ...users, usersPerSecond }, `change of the model: ${phase}`);
+    },
+    onChangeEnded: ({ bundle, outcome, problem, switchMs }) => {
+      // What was refused was never loaded; another may be.
+      const loaded = outcome === 'refused' ? undefined : this.#next;
+      if (outcome !== 'refused') this.#next = undefined;
+      this.#metrics.modelChanged(outcome, loaded, switchMs === undefined ? undefined : switchMs / 1000);
+      const facts = { bundle, outcome, switchMs, reason: problem, served: this.#model.digest };
+      if (problem === undefined) this.#log.info(facts, `change of the model: ${outcome}`);
+      else this.#log.error(facts, `change of the model: ${outcome}; the model that was served goes on`);
+    },
+  };
+
   async close(): Promise<void> {
     await this.#server?.close();
-    await this.#sampler.close();
+    await Promise.all([...this.#retired, this.#sampler.close()]);
+  }
+
+  #samplerOf(bundle: Bundle): ShadowSampler {
+    return new ShadowSampler(bundle, {
+      rate: this.#config.telemetry.shadowSampleRate,
+      report: this.#metrics,
+      log: this.#log,
+    });
+  }
+
+  /** Called between two flows: no batch has samples of both. */
+  #serve(bundle: Bundle): void {
+    this.#model = bundle;
+    this.#metrics.modelServed({ digest: bundle.digest, name: bundle.config.name, actions: actionsOf(bundle) });
+    const before = this.#sampler;
+    this.#sampler = this.#samplerOf(bundle);
+    const retired = before
+      .idle()
+      .then(() => before.close())
+      .finally(() => this.#retired.delete(retired));
+    this.#retired.add(retired);
   }
 
   #onRestore(partition: number, done: number, total: number): void {
@@ -160,3 +210,5 @@ export class LiveTelemetry {
     this.#metrics.store({ bytes, hotUsers });
   }
 }
+
+const actionsOf = ({ config: { actions } }: Bundle): string[] => [...actions.encoded, ...actions.skipped];

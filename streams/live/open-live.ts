@@ -6,20 +6,23 @@ import { outputRecords } from '../../infra/kafka/output-records.ts';
 import { PartitionFetcher } from '../../infra/kafka/partition-fetcher.ts';
 import { SchemaRegistry } from '../../infra/kafka/schema-registry.ts';
 import { changelogOf, checkTopics, inputTopics, readTopics, withAdmin } from '../../infra/kafka/topics.ts';
-import { HstuEncoder } from '../../models/encoder.ts';
-import type { Bundle } from '../../models/hstu/bundle.ts';
+import type { HstuEncoder } from '../../models/encoder.ts';
+import { type Bundle, loadBundle } from '../../models/hstu/bundle.ts';
+import { toSeconds } from '../../operators/index.ts';
 import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import { createRecordDecoder } from '../../schemas/avro/record-decoder.ts';
 import { fixedSchemas } from '../../schemas/avro/schemas.ts';
 import { schemaIdsOf } from '../../schemas/avro/wire-format.ts';
 import type { OutputBatch } from '../../schemas/batch.ts';
 import type { PipelineObserver } from '../instrument.ts';
-import { pipelineModel } from '../pipeline-model.ts';
-import { encoderOptions } from '../replay.ts';
+import { ModelChanges } from '../model-change/model-changes.ts';
+import { ModelSlot } from '../model-change/model-slot.ts';
+import type { ModelObserver } from '../model-change/model-status.ts';
+import { type ServedModel, serveModel } from '../model-change/served-model.ts';
 import type { LiveConfig } from '../require-kafka.ts';
-import { requireCompatible, signatureOf } from '../state-signature.ts';
+import { requireCompatible } from '../state-signature.ts';
 import { type LiveObserver, LiveStream } from './live-stream.ts';
-import type { TaskParts } from './partition-task.ts';
+import type { PartitionTask, TaskParts } from './partition-task.ts';
 import { Standby } from './standby.ts';
 
 export interface OpenLiveOptions {
@@ -29,12 +32,18 @@ export interface OpenLiveOptions {
   readonly observer?: LiveObserver;
   /** Is told how long each step takes. @default none */
   readonly pipelineObserver?: PipelineObserver;
+  /** Of the model, and its changes. @default none */
+  readonly modelObserver?: ModelObserver;
+  /** The bundle's folder that the configuration names now, for a change of the model. @default the one that it named at the start */
+  readonly configured?: () => Promise<string>;
   /** kafkajs' own messages. @default none */
   readonly logCreator?: KafkaLogCreator;
 }
 
 export interface OpenLive {
+  /** Of the model that is served. */
   readonly encoder: HstuEncoder;
+  readonly models: ModelChanges;
   readonly fetcher: PartitionFetcher;
   readonly stream: LiveStream;
   /** Input topics. */
@@ -55,6 +64,8 @@ export async function openLive({
   bundle,
   observer = {},
   pipelineObserver,
+  modelObserver = {},
+  configured = () => Promise.resolve(config.bundle),
   logCreator,
 }: OpenLiveOptions): Promise<OpenLive> {
   const kafka = kafkaClient(config.kafka, { ...(logCreator !== undefined && { logCreator }) });
@@ -71,10 +82,6 @@ export async function openLive({
   });
   const schemas = registry ?? fixedSchemas;
   const codec = new AvroCodec({ schemas, maxRecordBytes: config.kafka.maxRecordBytes });
-  const encoder = new HstuEncoder(bundle, {
-    ...encoderOptions(config),
-    onProvider: ({ provider, reason }) => observer.onNotice?.('what the encoder runs on', { provider, reason }),
-  });
   const outputs = new OutputProducer(kafka, config.kafka);
   const changelog = new ChangelogReader(kafka, changelogOf(config.kafka));
   const fetcher = new PartitionFetcher(kafka, {
@@ -84,7 +91,6 @@ export async function openLive({
     onTrouble: (error) => observer.onNotice?.('fetching fails; it is tried again', { code: error.code, reason: error.message }),
     onSkipped: ({ topic, partition }, from, to) => observer.onLost?.({ topic, partition }, from, to),
   });
-  const signature = signatureOf(bundle, config.sequence.seenLimit);
   const publishedAt = new Map<number, number>();
   const toRecords = (batch: OutputBatch) => {
     const { partition } = batch.source;
@@ -100,8 +106,10 @@ export async function openLive({
     config,
     fetcher,
     changelog,
-    signature,
-    requireCompatible: (found, where) => requireCompatible(found, bundle, signature, where),
+    get signature() {
+      return slot.current.signature;
+    },
+    requireCompatible: (found, where) => models.requireCompatible(found, where),
     window: bundle.config.window,
     hotUsersPerPartition: Math.max(1, Math.ceil(config.state.hotUsers / partitions)),
     topics,
@@ -119,33 +127,52 @@ export async function openLive({
     mapping: config.kafka.mapping,
     erasureAction: config.sequence.erasureAction,
   });
+  const wiring = {
+    decoder,
+    requests: { topic: config.kafka.topics.candidateRequests, decoder },
+    // Exactly once, outputs are part of the commit's transaction.
+    publisher: {
+      publish: (batch: OutputBatch) =>
+        inTransaction(batch) ? Promise.resolve() : outputs.send(batch.source.partition, toRecords(batch)),
+    },
+    now: Date.now,
+    ...(pipelineObserver !== undefined && { observer: pipelineObserver }),
+  };
+  const serve = (next: Bundle, path: string) =>
+    serveModel(next, path, {
+      config,
+      wiring,
+      onProvider: (facts) => observer.onNotice?.('what the encoder runs on', { ...facts, bundle: path }),
+    });
+  const slot = new ModelSlot<ServedModel>(serve(bundle, config.bundle), modelObserver.onServing);
+  const models = new ModelChanges({
+    slot,
+    config,
+    load: loadBundle,
+    serve,
+    configured,
+    windowOf: (userId) => windowOf([...stream.tasks.values()], userId),
+    busy: () => [...stream.tasks.values()].some(({ source }) => source.inFlight > 0),
+    availableBytes: () => process.availableMemory?.(),
+    observer: modelObserver,
+  });
+  // Whoever follows other instances from afar does not change models for what it finds there.
+  const followed = { ...task, requireCompatible: withServed(slot) };
   const stream: LiveStream = new LiveStream({
     task,
-    standby: config.state.standby ? new Standby(task, { partitions }) : undefined,
-    pipeline: {
-      settings: config,
-      model: pipelineModel(bundle),
-      decoder,
-      requests: { topic: config.kafka.topics.candidateRequests, decoder },
-      encoder,
-      // Exactly once, outputs are part of the commit's transaction.
-      publisher: {
-        publish: (batch) => (inTransaction(batch) ? Promise.resolve() : outputs.send(batch.source.partition, toRecords(batch))),
-      },
-      now: Date.now,
-      ...(pipelineObserver !== undefined && { observer: pipelineObserver }),
-    },
+    standby: config.state.standby ? new Standby(followed, { partitions }) : undefined,
+    pipeline: slot,
     observer: {
       ...observer,
       onCommitted: (batch) => {
-        for (const userId of batch.erased ?? []) void encoder.forget(userId);
+        for (const userId of batch.erased ?? []) models.forget(userId);
         observer.onCommitted?.(batch);
       },
     },
   });
   const close = async () => {
-    await Promise.all([fetcher.close(), changelog.close(), outputs.close()]);
-    await encoder.close();
+    await Promise.all([fetcher.close(), changelog.close(), outputs.close(), models.close()]);
+    await slot.current.encoder.close();
   };
   try {
     await Promise.all([fetcher.connect(topics), changelog.connect(), atLeastOnce ? outputs.open() : Promise.resolve()]);
@@ -153,7 +180,33 @@ export async function openLive({
     await close();
     throw error;
   }
-  return { encoder, fetcher, stream, topics, partitions, run: (signal) => stream.run(signal), close };
+  return {
+    get encoder() {
+      return slot.current.encoder;
+    },
+    models,
+    fetcher,
+    stream,
+    topics,
+    partitions,
+    run: (signal) => stream.run(signal),
+    close,
+  };
+}
+
+const withServed =
+  (slot: ModelSlot<ServedModel>): TaskParts['requireCompatible'] =>
+  (found, where) =>
+    requireCompatible(found, slot.current.bundle, slot.current.signature, where);
+
+/** Of sequences in memory only: a store that is being handed over may be closed. */
+function windowOf(tasks: readonly PartitionTask[], userId: string) {
+  for (const { sequences } of tasks) {
+    const sequence = sequences.peek(userId);
+    if (sequence !== undefined && sequence.length > 0)
+      return { ...sequence.snapshot(), queryTimeS: toSeconds(sequence.newestTimeMs) };
+  }
+  return undefined;
 }
 
 async function committedOffsets(kafka: KafkaClient, groupId: string, topics: readonly string[], partition: number) {

@@ -7,6 +7,8 @@ import {
   type HealthServerOptions,
   startHealthServer,
 } from '../../infra/telemetry/health-server.ts';
+import { answerModel } from '../../infra/telemetry/model-endpoint.ts';
+import { PipelineError } from '../../schemas/errors.ts';
 
 const open: HealthServer[] = [];
 afterEach(async () => {
@@ -64,6 +66,52 @@ describe('the health server', () => {
     expect(await response.text()).toBe('hstu_up 1\n');
     const failing = await start({ metrics: { contentType: 'x', text: () => Promise.reject(new Error('no')) } });
     expect((await failing.ask('/metrics')).status).toBe(500);
+  });
+
+  it('takes a change of the model from this machine, as JSON, and says what became of it', async () => {
+    const asked: (string | undefined)[] = [];
+    const control = {
+      status: { serving: { digest: 'a' } },
+      change: async (path?: string) => {
+        asked.push(path);
+        if (path === '/bad') throw new PipelineError('STATE_INCOMPATIBLE', 'entities: 1 removed');
+        return { change: { digest: 'b' } };
+      },
+    };
+    let open: typeof control | undefined;
+    const { ask } = await start({ model: () => open });
+    expect((await ask('/model')).status).toBe(503);
+    open = control;
+    expect(await (await ask('/model')).json()).toEqual(control.status);
+    const post = (body: string, headers: Record<string, string> = { 'content-type': 'application/json' }) =>
+      ask('/model', { method: 'POST', headers, body });
+    const begun = await post('{"bundle":"/good"}');
+    expect([begun.status, await begun.json()]).toEqual([202, { change: { digest: 'b' } }]);
+    expect((await post('{}')).status).toBe(202);
+    const refused = await post('{"bundle":"/bad"}');
+    expect(refused.status).toBe(409);
+    expect(await refused.json()).toEqual({ problem: 'entities: 1 removed', code: 'STATE_INCOMPATIBLE', status: control.status });
+    // What a page in a browser can send without being let.
+    expect((await post('{}', { 'content-type': 'text/plain' })).status).toBe(415);
+    for (const body of [
+      '',
+      'x',
+      '[]',
+      'null',
+      '{"bundle":1}',
+      '{"bundle":""}',
+      '{"path":"/x"}',
+      `{"bundle":"${'x'.repeat(70_000)}"}`,
+    ])
+      expect([body.slice(0, 20), (await post(body)).status]).toEqual([body.slice(0, 20), 400]);
+    expect(asked).toEqual(['/good', undefined, '/bad']);
+    const from = (remoteAddress: string) =>
+      answerModel({ method: 'POST', headers: {}, socket: { remoteAddress, localAddress: '10.0.0.5' } } as never, control);
+    expect([(await from('10.0.0.9')).status, (await from('10.0.0.5')).status, (await from('::1')).status]).toEqual([
+      403, 415, 415,
+    ]);
+    const { ask: without } = await start();
+    expect([(await without('/model')).status, (await without('/model', { method: 'POST' })).status]).toEqual([404, 405]);
   });
 
   it('answers HEAD without a body, other paths with 404, other methods with 405', async () => {

@@ -206,6 +206,26 @@ describe('metrics', () => {
     expect(after.filter((key) => key.includes('partition="0"'))).toHaveLength(7);
   });
 
+  it('name one model that is served, and the one that is loaded beside it while it is', async () => {
+    const metrics = create();
+    const models = async () => [...(await read(metrics)).keys()].filter((key) => /^hstu_(model|build)_info/.test(key)).sort();
+    const build = (digest: string) => `hstu_build_info{version="1.2.3",model_digest="${digest}",delivery="exactly-once"}`;
+    const model = (digest: string, role: string) => `hstu_model_info{digest="${digest}",name="m",role="${role}"}`;
+    const a = { digest: 'a', name: 'm' };
+    const b = { digest: 'b', name: 'm' };
+    metrics.modelServed({ ...a, actions: ['like'] });
+    metrics.modelLoading(b, { done: 1, total: 4 }, 2.5);
+    expect(await models()).toEqual([build('a'), model('a', 'serving'), model('b', 'loading')]);
+    expect((await read(metrics)).get('hstu_model_prefill_done_users')).toBe(1);
+    metrics.modelServed({ ...b, actions: ['share'] });
+    metrics.modelChanged('switched', b, 0.25);
+    expect(await models()).toEqual([build('b'), model('b', 'serving')]);
+    const values = await read(metrics);
+    expect(values.get('hstu_model_changes_total{outcome="switched"}')).toBe(1);
+    expect(values.get('hstu_model_switch_seconds')).toBe(0.25);
+    expect(values.get('hstu_model_prefill_users_per_second')).toBe(0);
+  });
+
   it('are in exactly one state, of those the lifecycle has', async () => {
     const metrics = create();
     const states = ['RESTORING', 'RUNNING', 'DRAINING', 'STOPPED', 'FAILED', 'STARTING'] satisfies LifecycleState[];
@@ -299,6 +319,8 @@ describe('metrics', () => {
     metrics.inFlight(3, 1);
     metrics.restore(3, 1, 1);
     metrics.recovering('STORE_FAILED');
+    metrics.modelLoading({ digest: 'def', name: 'm' }, { done: 0, total: 1 }, 1);
+    metrics.modelChanged('refused', undefined, undefined);
     metrics.step('encode', 1);
     const text = await metrics.text();
     const labelsOf = (name: string) => {

@@ -15,6 +15,7 @@ describe('a state goes on', () => {
     expect(check({}, {})).not.toThrow();
     expect(check({}, { vocabularySize: 7 })).not.toThrow();
     expect(check({ tokens, actions }, { tokens, actions })).not.toThrow();
+    expect(check({ tokens, actions }, { tokens, actions: { ...actions, encoded: ['view', 'like', 'share'] } })).not.toThrow();
     expect('tokens' in signatureOf(bundleOf(), 9)).toBe(false);
   });
 
