@@ -52,14 +52,15 @@ function work(kind: 'write' | 'hold' | 'read') {
   const ended = new Promise<NodeJS.Signals | number>((resolve) => {
     child.on('close', (code, signal) => resolve(signal ?? code!));
   });
+  const said = async (what: (message: Message) => boolean) => {
+    while (!messages.some(what)) await Promise.race([sleep(5), ended.then((how) => Promise.reject(new Error(`ended: ${how}`)))]);
+  };
   return {
     child,
     messages,
     ended,
-    opened: async () => {
-      while (!messages.some(({ opened }) => opened !== undefined))
-        await Promise.race([sleep(5), ended.then((how) => Promise.reject(new Error(`ended: ${how}`)))]);
-    },
+    opened: () => said(({ opened }) => opened !== undefined),
+    wrote: () => said(({ written }) => written !== undefined),
   };
 }
 
@@ -200,8 +201,8 @@ describe('a process killed while it writes', () => {
     let last = 0;
     for (let round = 0; round < 6; round++) {
       const writer = work('write');
-      await writer.opened();
-      await sleep(20 + 60 * ((round * 7) % 5));
+      await writer.wrote();
+      await sleep(60 * ((round * 7) % 5));
       writer.child.kill('SIGKILL');
       expect(await writer.ended).toBe('SIGKILL');
       const told = writer.messages.reduce((most, { written = 0 }) => Math.max(most, written), last);
