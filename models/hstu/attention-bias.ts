@@ -54,22 +54,45 @@ export class AttentionBias {
     }
   }
 
-  /** Times are sorted, so keys of one bucket lie together, and the next bucket is rarely far: two comparisons a key. */
-  #bucketsOf(nextTimeS: number, timesS: Float64Array, from: number, to: number): Uint8Array {
-    if (this.#buckets.length < to - from) this.#buckets = new Uint8Array(2 * (to - from));
-    const buckets = this.#buckets;
-    const thresholds = this.#thresholds;
+  /**
+   * The time buckets of the keys `from … to-1` as runs: pairs of the key behind the run's last one, counted from `from`, and of
+   * where the bucket lies in a table, in bytes.
+   *
+   * @returns where the pairs written to `out` from `at` on end
+   */
+  writeRuns(nextTimeS: number, timesS: Float64Array, from: number, to: number, out: Int32Array, at: number): number {
+    let next = at;
     for (let j = from; j < to; ) {
       const bucket = this.#bucketOf(nextTimeS - timesS[j]!);
-      const least = bucket === 0 ? Number.NEGATIVE_INFINITY : thresholds[bucket - 1]!;
-      const most = bucket === thresholds.length ? Number.POSITIVE_INFINITY : thresholds[bucket]!;
-      for (; j < to; j++) {
-        const distance = Math.abs(nextTimeS - timesS[j]!);
-        if (distance < least || distance >= most) break;
-        buckets[j - from] = bucket;
-      }
+      j = this.#runEnd(bucket, nextTimeS, timesS, j, to);
+      out[next++] = j - from;
+      out[next++] = 4 * bucket;
     }
-    return buckets;
+    return next;
+  }
+
+  #bucketsOf(nextTimeS: number, timesS: Float64Array, from: number, to: number): Uint8Array {
+    if (this.#buckets.length < to - from) this.#buckets = new Uint8Array(2 * (to - from));
+    for (let j = from; j < to; ) {
+      const bucket = this.#bucketOf(nextTimeS - timesS[j]!);
+      const end = this.#runEnd(bucket, nextTimeS, timesS, j, to);
+      this.#buckets.fill(bucket, j - from, end - from);
+      j = end;
+    }
+    return this.#buckets;
+  }
+
+  /** Times are sorted, so keys of one bucket lie together, and the next bucket is rarely far: two comparisons a key. */
+  #runEnd(bucket: number, nextTimeS: number, timesS: Float64Array, from: number, to: number): number {
+    const thresholds = this.#thresholds;
+    const least = bucket === 0 ? Number.NEGATIVE_INFINITY : thresholds[bucket - 1]!;
+    const most = bucket === thresholds.length ? Number.POSITIVE_INFINITY : thresholds[bucket]!;
+    let j = from + 1;
+    for (; j < to; j++) {
+      const distance = Math.abs(nextTimeS - timesS[j]!);
+      if (distance < least || distance >= most) break;
+    }
+    return j;
   }
 
   /** How many thresholds are at most the distance. */

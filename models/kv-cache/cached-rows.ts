@@ -11,7 +11,7 @@ export interface CachedRows {
   windowStart: number;
   /** Final rows held. */
   length: number;
-  /** The tokens the rows encode, `(length,)`, and the rolling digests over their full pages. */
+  /** Tokens of which the rows encode the first `length`, and the rolling digests over the pages of those. */
   entities: Int32Array;
   timesS: Float64Array;
   pageDigests: Uint32Array;
@@ -57,8 +57,6 @@ export function reusableRows(held: CachedRows | undefined, segment: EncodeSegmen
 export function truncateRows(held: CachedRows, length: number): void {
   if (length >= held.length) return;
   held.nextTimeS = held.timesS[length]!;
-  held.entities = held.entities.slice(0, length);
-  held.timesS = held.timesS.slice(0, length);
   held.length = length;
 }
 
@@ -67,8 +65,8 @@ export function commitRows(held: CachedRows, segment: EncodeSegment, length: num
   held.modelDigest = modelDigest;
   held.windowStart = segment.windowStart;
   held.length = length;
-  held.entities = segment.entities.subarray(0, length);
-  held.timesS = segment.timesS.subarray(0, length);
+  held.entities = segment.entities;
+  held.timesS = segment.timesS;
   held.pageDigests = segment.pageDigests;
   held.nextTimeS = segment.timesS[length] ?? Number.NaN;
 }

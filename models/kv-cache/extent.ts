@@ -1,5 +1,5 @@
 /**
- * One user's cached rows: for each layer the keys `(H, 1, C, dqk)` and then the values `(H, 1, C, dv)`, contiguous per head,
+ * One user's cached rows: for each layer the keys `(H, C, dqk)` and then the values `(H, C, dv)`, contiguous per head,
  * so that the runtime reads them where they lie. `C` rows fit; rows at and beyond the user's length have V = 0.
  */
 import { Tensor } from 'onnxruntime-node';
@@ -25,8 +25,21 @@ export class Extent {
       memory.subarray(l * layerFloats + skip, l * layerFloats + skip + capacity * H * width);
     this.#keyData = Array.from({ length: layers }, (_, l) => part(l, 0, dqk));
     this.#valueData = Array.from({ length: layers }, (_, l) => part(l, capacity * H * dqk, dv));
-    this.keys = this.#keyData.map((data) => new Tensor('float32', data, [H, 1, capacity, dqk]));
-    this.values = this.#valueData.map((data) => new Tensor('float32', data, [H, 1, capacity, dv]));
+    this.keys = this.#keyData.map((data) => new Tensor('float32', data, [H, capacity, dqk]));
+    this.values = this.#valueData.map((data) => new Tensor('float32', data, [H, capacity, dv]));
+  }
+
+  /** The memory that the rows lie in, and where in it, bytes. */
+  get buffer(): ArrayBufferLike {
+    return this.#keyData[0]!.buffer;
+  }
+
+  keyAddress(l: number): number {
+    return this.#keyData[l]!.byteOffset;
+  }
+
+  valueAddress(l: number): number {
+    return this.#valueData[l]!.byteOffset;
   }
 
   /** Stores `count` rows of layer `l` from row `at`; `k (count, H*dqk)` and `v (count, H*dv)` begin at row `source` of their arrays. */

@@ -7,7 +7,7 @@
 import type { EncodeSegment } from '../../schemas/encoding.ts';
 import { type CachedRows, commitRows, noRows, type Reuse, reusableRows, truncateRows } from './cached-rows.ts';
 import { Extent, type KvShape } from './extent.ts';
-import { PagePool, type PageRun } from './page-pool.ts';
+import { PagePool, type PageRun, type PoolMemory } from './page-pool.ts';
 
 export type { Reuse };
 
@@ -21,6 +21,8 @@ export interface KvCacheOptions {
   readonly pageLength: number;
   /** Rows that a user can need at most. */
   readonly maxRows: number;
+  /** Where the rows lie. @default arrays of their own */
+  readonly memory?: PoolMemory | undefined;
 }
 
 /** One user's cached rows and what they were computed from. */
@@ -44,7 +46,7 @@ export class KvCache {
   constructor(options: KvCacheOptions) {
     this.#options = options;
     const floatsPerPage = options.pageLength * rowFloats(options.shape);
-    this.#pool = new PagePool(Math.floor(options.budgetBytes / (4 * floatsPerPage)), floatsPerPage);
+    this.#pool = new PagePool(Math.floor(options.budgetBytes / (4 * floatsPerPage)), floatsPerPage, options.memory);
     this.#capacities = capacityClasses(options.pageLength, options.maxRows);
   }
 
@@ -146,16 +148,29 @@ export class KvCache {
 
   /** @param keep not evicted: the entry that asks */
   #lend(pages: number, keep: KvEntry | undefined): PageRun | null {
-    if (pages > this.#pool.pages) return null;
+    if (pages > this.#pool.longestRun) return null;
     const victims = this.#entries.values();
     while (this.#pool.freePages < pages) {
       const victim = nextUnpinned(victims, keep);
       if (victim === undefined) return null;
-      this.free(victim.userId);
-      this.#evictions += 1;
+      this.#evict(victim);
     }
-    const run = this.#pool.allocate(pages);
-    if (run !== null) return run;
+    for (;;) {
+      const run = this.#pool.allocate(pages) ?? this.#allocateCompacted(pages);
+      if (run !== null) return run;
+      // Enough is free, but not together: of several arrays each has a part.
+      const victim = nextUnpinned(victims, keep);
+      if (victim === undefined) return null;
+      this.#evict(victim);
+    }
+  }
+
+  #evict(victim: KvEntry): void {
+    this.free(victim.userId);
+    this.#evictions += 1;
+  }
+
+  #allocateCompacted(pages: number): PageRun | null {
     this.#compact();
     return this.#pool.allocate(pages);
   }

@@ -16,6 +16,7 @@ import type {
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import type { Bundle } from '../hstu/bundle.ts';
 import { KvCache, type KvCacheOptions } from '../kv-cache/kv-cache.ts';
+import { AttentionMemory } from '../wasm/attention-memory.ts';
 import { BulkEncoder } from './compute/bulk-encoder.ts';
 import { CandidateScorer } from './compute/candidate-scorer.ts';
 import { checkBulk, checkCandidateRequest, checkEncodeRequest, checkServesRetrieval } from './compute/check-request.ts';
@@ -64,15 +65,18 @@ export class EncoderEngine {
   ) {
     const { config, digest } = bundle;
     this.#bundle = bundle;
+    // With CUDA the cached rows go to the device with every step: the kernel is for rows that stay.
+    const memory = provider === 'cpu' && AttentionMemory.serves(bundle) ? new AttentionMemory(bundle) : undefined;
     this.#cache = cacheOf({
       shape: config,
       modelDigest: digest,
       budgetBytes: kvBudgetBytes,
       pageLength,
       maxRows: Math.max(1, config.window.maxLength - 1),
+      memory,
     });
     this.#sessions = new Sessions(bundle, provider);
-    this.#histories = new HistoryEncoder(bundle, this.#cache, this.#sessions, prefillRows);
+    this.#histories = new HistoryEncoder(bundle, this.#cache, memory, this.#sessions, prefillRows);
     this.#bulk = new BulkEncoder(bundle, this.#sessions);
     this.#scorer = new Scorer(bundle, this.#sessions);
     this.#candidates = new CandidateScorer(bundle, this.#sessions, candidateRows);
@@ -147,7 +151,7 @@ export class EncoderEngine {
    * then the candidates go in micro-batches over the one cached history. Nothing of a candidate is stored.
    */
   async scoreCandidates(requests: readonly CandidateRequest[]): Promise<CandidateResult[]> {
-    for (const request of requests) checkCandidateRequest(request, this.#bundle.config);
+    for (const request of requests) checkCandidateRequest(request, this.#bundle);
     const results = new Array<CandidateResult>(requests.length);
     for (const round of oneOfEachUser(requests.map((request, at) => ({ userId: request.userId, request, at })))) {
       const jobs = new Map<number, Job>();
@@ -171,7 +175,7 @@ export class EncoderEngine {
 
   /** The same scores by full passes over history and candidates, the cache neither read nor written: what checks compare with. */
   async scoreCandidatesInFull(requests: readonly CandidateRequest[]): Promise<CandidateResult[]> {
-    for (const request of requests) checkCandidateRequest(request, this.#bundle.config);
+    for (const request of requests) checkCandidateRequest(request, this.#bundle);
     const results: CandidateResult[] = [];
     for (const request of requests) {
       const answer = await this.#candidates.scoreInFull(request);

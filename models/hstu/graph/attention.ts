@@ -2,9 +2,9 @@
  * Pointwise attention as ONNX nodes: `Σ_j silu(q_i·k_j + bias_ij) v_j`, a plain sum, so the cached rows, the new rows and a
  * candidate's own row are summed apart and added.
  *
- * Cached rows enter as they lie in the pool, one zero-copy tensor per user, layer and kind: `(H, 1, C, d)` with `C` rows of
+ * Cached rows enter as they lie in the pool, one zero-copy tensor per user, layer and kind: `(H, C, d)` with `C` rows of
  * capacity. Rows beyond the user's length hold V = 0 and so add nothing: no mask over the past. Local attention reads only the
- * `S` rows that a new row may reach, from row `start.b` on, and masks those that the others may not. Elsewhere `S` is `C`.
+ * `S` rows that a new row may reach, from row `start` on, and masks those that the others may not. Elsewhere `S` is `C`.
  */
 import type { BundleConfig } from '../../../schemas/bundle-config.ts';
 import { type GraphBuilder, MICROSOFT, type Value } from '../../onnx/graph-builder.ts';
@@ -29,46 +29,18 @@ export function attentionToNewRows(g: GraphBuilder, config: BundleConfig): Atten
 }
 
 /**
- * New rows against the cached ones, each new row alone: keys times one query vector streams K from memory once without
- * repacking it, and the second row finds it in the processor's cache. Inputs: `pk.l.b`, `pv.l.b`, `past.l (B,1,T,S,1)` and,
- * for local attention, `pastMask (B,1,T,S,1)`, `start.b (1,)` and `end.b (1,)`.
+ * New rows of one user against its cached ones. Inputs: `pk.l`, `pv.l`, `past.l (1,1,T,S)` and, for local attention,
+ * `pastMask (1,1,T,S)`, `start (1,)` and `end (1,)`.
  */
-export function attentionToPastRowwise(g: GraphBuilder, config: BundleConfig, users: number): Attention {
+export function attentionToPast(g: GraphBuilder, config: BundleConfig): Attention {
   const { dqk, dv } = config;
-  const mask = isLocal(config) ? g.input('pastMask', 'float32', [users, 1, 'T', 'S', 1]) : undefined;
-  const cached = cachedRows(g, config, users);
+  const cached = cachedRows(g, config);
+  const ofPast = (name: string) => g.input(name, 'float32', [1, 1, 'T', 'S']);
+  const mask = isLocal(config) ? ofPast('pastMask') : undefined;
   return ({ q }, l) => {
-    const queries = split(g, g.op('Unsqueeze', [q, g.ints([4])]), users); // each (1, H, T, dqk, 1)
-    const scores = concat(
-      g,
-      queries.map((query, b) => g.op('MatMul', [cached(`pk.${l}.${b}`, dqk, b), query])),
-    );
-    const bias = hasBias(config) ? g.input(`past.${l}`, 'float32', [users, 1, 'T', 'S', 1]) : undefined;
-    const weights = weightsOf(g, scores, bias, mask); // (B, H, T, S, 1)
-    const rows = split(g, g.op('Reshape', [weights, g.ints([0, 0, 0, 1, -1])]), users); // each (1, H, T, 1, S)
-    const sums = rows.map((row, b) => g.op('MatMul', [row, cached(`pv.${l}.${b}`, dv, b)]));
-    return g.op('Squeeze', [concat(g, sums), g.ints([3])]); // (B, H, T, dv)
-  };
-}
-
-/** The same with one matrix product per user and head: for many new rows at once. */
-export function attentionToPast(g: GraphBuilder, config: BundleConfig, users: number): Attention {
-  const { dqk, dv } = config;
-  const cached = cachedRows(g, config, users);
-  const flat = (name: string, width: number, b: number) => g.op('Squeeze', [cached(name, width, b), g.ints([1])]);
-  const input = (name: string) => g.op('Squeeze', [g.input(name, 'float32', [users, 1, 'T', 'S', 1]), g.ints([4])]);
-  const mask = isLocal(config) ? input('pastMask') : undefined;
-  return ({ q }, l) => {
-    const queries = split(g, q, users); // each (1, H, T, dqk)
-    const scores = queries.map((query, b) =>
-      g.op('FusedMatMul', [query, flat(`pk.${l}.${b}`, dqk, b)], { transB: 1 }, MICROSOFT),
-    );
-    const bias = hasBias(config) ? input(`past.${l}`) : undefined;
-    const weights = split(g, weightsOf(g, concat(g, scores), bias, mask), users); // each (1, H, T, S)
-    return concat(
-      g,
-      weights.map((weight, b) => g.op('MatMul', [weight, flat(`pv.${l}.${b}`, dv, b)])),
-    );
+    const scores = g.op('FusedMatMul', [q, cached(`pk.${l}`, dqk)], { transB: 1 }, MICROSOFT); // (1, H, T, S)
+    const bias = hasBias(config) ? ofPast(`past.${l}`) : undefined;
+    return g.op('MatMul', [weightsOf(g, scores, bias, mask), cached(`pv.${l}`, dv)]);
   };
 }
 
@@ -78,13 +50,12 @@ export function attentionToPast(g: GraphBuilder, config: BundleConfig, users: nu
  *
  * Inputs per layer: `pk.l`, `pv.l` as above; the newest row's `tk.l (1,H,1,dqk)` and `tv.l (1,H,1,dv)`, zero where there is none;
  * biases of the past `past.l (1,1,1,S)`, of the newest row and of itself `near.l (2,)`. For local attention `pastMask (1,1,1,S)`,
- * `start.0 (1,)` and `end.0 (1,)`.
+ * `start (1,)` and `end (1,)`.
  */
 export function attentionOfCandidates(g: GraphBuilder, config: BundleConfig): Attention {
   const { heads: H, dqk, dv } = config;
   const mask = isLocal(config) ? g.input('pastMask', 'float32', [1, 1, 1, 'S']) : undefined;
-  const cached = cachedRows(g, config, 1);
-  const flat = (name: string, width: number) => g.op('Squeeze', [cached(name, width, 0), g.ints([1])]);
+  const cached = cachedRows(g, config);
   return ({ q, kTransposed, v }, l) => {
     const biased = hasBias(config);
     const past = biased ? g.input(`past.${l}`, 'float32', [1, 1, 1, 'S']) : undefined;
@@ -93,23 +64,20 @@ export function attentionOfCandidates(g: GraphBuilder, config: BundleConfig): At
     const sees = (keys: Value, values: Value, bias: Value | undefined) =>
       g.op('Mul', [weightsOf(g, dot(keys), bias, undefined, preciseSilu), values]);
 
-    const scores = g.op('FusedMatMul', [q, flat(`pk.${l}`, dqk)], { transB: 1 }, MICROSOFT); // (1, H, T, S)
-    const history = g.op('MatMul', [weightsOf(g, scores, past, mask), flat(`pv.${l}`, dv)]);
+    const scores = g.op('FusedMatMul', [q, cached(`pk.${l}`, dqk)], { transB: 1 }, MICROSOFT); // (1, H, T, S)
+    const history = g.op('MatMul', [weightsOf(g, scores, past, mask), cached(`pv.${l}`, dv)]);
     const newest = sees(g.input(`tk.${l}`, 'float32', [1, H, 1, dqk]), g.input(`tv.${l}`, 'float32', [1, H, 1, dv]), near[0]);
     const itself = sees(g.op('Transpose', [kTransposed], { perm: [0, 1, 3, 2] }), v, near[1]);
     return g.op('Add', [history, g.op('Add', [newest, itself])]);
   };
 }
 
-/** Cached rows by input name: all of them as they lie in the pool, or, for local attention, a copy of those in reach. `(H, 1, S, width)` */
-function cachedRows(g: GraphBuilder, config: BundleConfig, users: number): (name: string, width: number, b: number) => Value {
-  const all = (name: string, width: number) => g.input(name, 'float32', [config.heads, 1, 'C', width]);
+/** Cached rows by input name: all of them as they lie in the pool, or, for local attention, a copy of those in reach. `(H, S, width)` */
+function cachedRows(g: GraphBuilder, config: BundleConfig): (name: string, width: number) => Value {
+  const all = (name: string, width: number) => g.input(name, 'float32', [config.heads, 'C', width]);
   if (!isLocal(config)) return all;
-  const bounds = Array.from({ length: users }, (_, b) => [
-    g.input(`start.${b}`, 'int64', [1]),
-    g.input(`end.${b}`, 'int64', [1]),
-  ]);
-  return (name, width, b) => g.op('Slice', [all(name, width), ...bounds[b]!, g.ints([2])]);
+  const bounds = [g.input('start', 'int64', [1]), g.input('end', 'int64', [1])];
+  return (name, width) => g.op('Slice', [all(name, width), ...bounds, g.ints([1])]);
 }
 
 /** `silu(score + bias) * mask`, where there are any. */
@@ -123,8 +91,3 @@ function weightsOf(
   const weights = activation(g, bias === undefined ? scores : g.op('Add', [scores, bias]));
   return mask === undefined ? weights : g.op('Mul', [weights, mask]);
 }
-
-const split = (g: GraphBuilder, value: Value, parts: number): Value[] =>
-  parts === 1 ? [value] : g.ops('Split', [value], parts, { axis: 0, num_outputs: parts });
-const concat = (g: GraphBuilder, values: readonly Value[]): Value =>
-  values.length === 1 ? values[0]! : g.op('Concat', values, { axis: 0 });

@@ -1,18 +1,16 @@
 /**
- * The encoder's graphs. `prefill` encodes rows that have nothing before them; `step` encodes `T` new rows against cached rows;
+ * The encoder's graphs. `prefill` encodes rows that have nothing before them; `step` encodes `T` new rows against cached rows,
+ * `stage` a part of a step of few rows;
  * `candidates` judges entities against cached rows.
  */
 import type { BundleConfig } from '../../../schemas/bundle-config.ts';
 import { GraphBuilder, type Value } from '../../onnx/graph-builder.ts';
 import type { Bundle } from '../bundle.ts';
-import { attentionOfCandidates, attentionToNewRows, attentionToPast, attentionToPastRowwise } from './attention.ts';
-import { type Attention, type Layer, type LayerResult, outputNorm } from './layer.ts';
+import { attentionOfCandidates, attentionToNewRows, attentionToPast } from './attention.ts';
+import { type Attention, type Layer, mergeHeads, outputNorm, type Projected, splitHeads, weightsOf } from './layer.ts';
 import { taskHeads } from './ranking-head.ts';
 import { researchLayer } from './research-layer.ts';
 import { stuLayer } from './stu-layer.ts';
-
-/** Up to how many new rows a user the step multiplies row by row (matrix-vector); beyond, one matrix product per user. */
-export const MAX_ROWWISE = 4;
 
 /**
  * All rows of `B` users, nothing cached. A model without biases has no `bias.l`.
@@ -26,16 +24,46 @@ export function prefillGraph(bundle: Bundle): Uint8Array {
 }
 
 /**
- * `T` new rows of each of `users` users against their cached rows, all of the same capacity `C`.
+ * `T` new rows of one user against its cached rows: for many new rows at once.
  *
- * in: those of prefill with `B = users`, and per layer `past.l (B,1,T,S,1)` the bias of the cached keys, and per user `b`
- * `pk.l.b (H,1,C,dqk)`, `pv.l.b (H,1,C,dv)`; for local attention `pastMask (B,1,T,S,1)`, `start.b`, `end.b` · out: those of prefill
+ * in: those of prefill with `B = 1`, and what `attentionToPast` takes · out: those of prefill
  */
-export function stepGraph(bundle: Bundle, users: number, rowwise: boolean): Uint8Array {
-  const g = new GraphBuilder(`hstu-step-${users}`);
+export function stepGraph(bundle: Bundle): Uint8Array {
+  const g = new GraphBuilder('hstu-step');
   const among = attentionToNewRows(g, bundle.config);
-  const past = (rowwise ? attentionToPastRowwise : attentionToPast)(g, bundle.config, users);
-  return encoderGraph(g, bundle, users, (heads, l) => g.op('Add', [among(heads, l), past(heads, l)]));
+  const past = attentionToPast(g, bundle.config);
+  return encoderGraph(g, bundle, 1, (heads, l) => g.op('Add', [among(heads, l), past(heads, l)]));
+}
+
+/**
+ * What a step computes between the attention of layer `l - 1` and that of layer `l`, over `R` rows of any users; the attention
+ * itself is not the runtime's work.
+ *
+ * in: `x_in (1,R,D)`; from `l = 1` on also the gate `u_in` and the undivided sum `sum`, `(1,R,H*dv)` each, of layer `l - 1` ·
+ * out: `x` as it enters layer `l`, and that layer's `u`, `v (1,R,H*dv)`, `q`, `k (1,R,H*dqk)`; behind the last layer `y (1,R,D)`
+ */
+export function stageGraph(bundle: Bundle, l: number): Uint8Array {
+  const { config, tensors } = bundle;
+  const { dimension: D, heads: H, dqk, dv, layers: L } = config;
+  const g = new GraphBuilder(`hstu-stage-${l}`);
+  const layer = layerOf(config);
+  const entered = g.input('x_in', 'float32', [1, 'R', D]);
+  const input = (name: string) => g.input(name, 'float32', [1, 'R', H * dv]);
+  const x = l === 0 ? entered : layer.leave(g, config, weightsOf(g, tensors, l - 1), entered, input('u_in'), input('sum'));
+  if (l === L) {
+    g.output('y', outputNorm(g, config, x), 'float32', [1, 'R', D]);
+    return g.build();
+  }
+  const { u, q, k, v } = layer.project(g, config, weightsOf(g, tensors, l), x);
+  if (l > 0) g.output('x', x, 'float32', [1, 'R', D]);
+  for (const [name, value, width] of [
+    ['u', u, dv],
+    ['q', q, dqk],
+    ['k', k, dqk],
+    ['v', v, dv],
+  ] as const)
+    g.output(name, value, 'float32', [1, 'R', H * width]);
+  return g.build();
 }
 
 /**
@@ -76,20 +104,22 @@ function encoderGraph(g: GraphBuilder, bundle: Bundle, B: number | string, atten
   return g.build();
 }
 
-/** The layers over the rows `x (B,T,D)`; `after` sees what each has made. `(B,T,D)` */
+/** The layers over the rows `x (B,T,D)`; `after` sees what each keeps. `(B,T,D)` */
 export function encoderStack(
   g: GraphBuilder,
   { config, tensors }: Bundle,
   x: Value,
   attention: Attention,
-  after: (layer: LayerResult, l: number) => void = () => undefined,
+  after: (kept: Projected, l: number) => void = () => undefined,
 ): Value {
   const layer = layerOf(config);
   let rows = x;
   for (let l = 0; l < config.layers; l++) {
-    const result = layer(g, config, tensors, l, rows, attention);
-    after(result, l);
-    rows = result.x;
+    const weights = weightsOf(g, tensors, l);
+    const projected = layer.project(g, config, weights, rows);
+    const sum = mergeHeads(g, config, attention(splitHeads(g, config, projected), l));
+    after(projected, l);
+    rows = layer.leave(g, config, weights, rows, projected.u, sum);
   }
   return rows;
 }

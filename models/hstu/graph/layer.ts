@@ -23,24 +23,26 @@ export interface Heads {
 /** What the new rows attend to. Returns the UNDIVIDED sum `Σ_j silu(s_ij) v_j`: `(B, H, T, dv)`. */
 export type Attention = (heads: Heads, layer: number) => Value;
 
-export interface LayerResult {
-  /** `(B, T, D)` */
-  readonly x: Value;
+/** What a layer makes of its rows before they attend to anything. */
+export interface Projected {
+  /** Gate: `(B, T, H*dv)`. */
+  readonly u: Value;
+  /** Queries, as they meet the keys: `(B, T, H*dqk)`. */
+  readonly q: Value;
   /** Keys of the new rows as they are cached: `(B, T, H*dqk)`. */
   readonly k: Value;
   /** Values of the new rows as they are cached: `(B, T, H*dv)`. */
   readonly v: Value;
 }
 
-/** The nodes of layer `l`, which the rows `x (B, T, D)` enter. */
-export type Layer = (
-  g: GraphBuilder,
-  config: BundleConfig,
-  tensors: TensorMap,
-  l: number,
-  x: Value,
-  attention: Attention,
-) => LayerResult;
+/** One kind of layer, in two halves between which its rows attend. `part` gives a weight of the layer by name and shape. */
+export interface Layer {
+  readonly project: (g: GraphBuilder, config: BundleConfig, part: Weights, x: Value) => Projected;
+  /** The rows that leave, `(B, T, D)`, of those that entered, of the gate and of the undivided sum `(B, T, H*dv)`. */
+  readonly leave: (g: GraphBuilder, config: BundleConfig, part: Weights, x: Value, u: Value, sum: Value) => Value;
+}
+
+export type Weights = (part: string, shape: readonly number[]) => Value;
 
 /** `silu(x) = x * sigmoid(x)`: the runtime's fused operator with alpha 1. */
 export const silu = (g: GraphBuilder, x: Value): Value => g.op('QuickGelu', [x], { alpha: { float: 1 } }, MICROSOFT);
@@ -66,10 +68,10 @@ function ones(g: GraphBuilder, width: number): Value {
   return value;
 }
 
-/** The weights of layer `l`, by part and shape. */
+/** The weights of layer `l`. */
 export const weightsOf =
-  (g: GraphBuilder, tensors: TensorMap, l: number) =>
-  (part: string, shape: readonly number[]): Value =>
+  (g: GraphBuilder, tensors: TensorMap, l: number): Weights =>
+  (part, shape) =>
     g.float(tensors.get(`layers.${l}.${part}`)!.data, shape, `${part}.${l}`);
 
 /** Cuts `[u|v|q|k]` `(B, T, H*(2*dv + 2*dqk))` into its four parts. */
@@ -77,7 +79,7 @@ export const splitUvqk = (g: GraphBuilder, { heads: H, dqk, dv }: BundleConfig, 
   g.ops('Split', [uvqk, g.ints([H * dv, H * dv, H * dqk, H * dqk])], 4, { axis: -1 }) as [Value, Value, Value, Value];
 
 /** Queries, keys and values as attention takes them. */
-export function splitHeads(g: GraphBuilder, { heads: H, dqk, dv }: BundleConfig, q: Value, k: Value, v: Value): Heads {
+export function splitHeads(g: GraphBuilder, { heads: H, dqk, dv }: BundleConfig, { q, k, v }: Projected): Heads {
   const byHead = (value: Value, width: number, perm: readonly number[]) =>
     g.op('Transpose', [g.op('Reshape', [value, g.ints([0, 0, H, width])])], { perm });
   return { q: byHead(q, dqk, [0, 2, 1, 3]), kTransposed: byHead(k, dqk, [0, 2, 3, 1]), v: byHead(v, dv, [0, 2, 1, 3]) };

@@ -7,33 +7,29 @@
  */
 import type { BundleConfig } from '../../../schemas/bundle-config.ts';
 import type { GraphBuilder, Value } from '../../onnx/graph-builder.ts';
-import { EPSILON, type Layer, layerNorm, mergeHeads, silu, splitHeads, splitUvqk, weightsOf } from './layer.ts';
+import { EPSILON, type Layer, layerNorm, silu, splitUvqk, type Weights } from './layer.ts';
 
-type Weights = ReturnType<typeof weightsOf>;
+export const stuLayer: Layer = {
+  // h = LayerNorm(x) with affine;  [u|v|q|k] = h @ W + beta;  u = silu(u);  q meets the keys as alpha q
+  project(g, config, weight, x) {
+    const { dimension: D, heads: H, dqk, dv, stu } = config;
+    const columns = H * (2 * dv + 2 * dqk);
+    const h = g.op('LayerNormalization', [x, weight('input_norm_weight', [D]), weight('input_norm_bias', [D])], {
+      axis: -1,
+      epsilon: { float: EPSILON },
+    });
+    const uvqk = g.op('Add', [g.op('MatMul', [h, weight('uvqk', [D, columns])]), weight('uvqk_bias', [columns])]);
+    const [gate, v, q, k] = splitUvqk(g, config, uvqk);
+    return { u: silu(g, gate), v, q: g.op('Mul', [q, g.scalar(stu!.alpha)]), k };
+  },
 
-export const stuLayer: Layer = (g, config, tensors, l, x, attention) => {
-  const { dimension: D, heads: H, dqk, dv } = config;
-  const { alpha, divisor } = config.stu!;
-  const weight = weightsOf(g, tensors, l);
-  const columns = H * (2 * dv + 2 * dqk);
-
-  // h = LayerNorm(x) with affine;  [u|v|q|k] = h @ W + beta;  u = silu(u)
-  const h = g.op('LayerNormalization', [x, weight('input_norm_weight', [D]), weight('input_norm_bias', [D])], {
-    axis: -1,
-    epsilon: { float: EPSILON },
-  });
-  const uvqk = g.op('Add', [g.op('MatMul', [h, weight('uvqk', [D, columns])]), weight('uvqk_bias', [columns])]);
-  const [gate, v, q, k] = splitUvqk(g, config, uvqk);
-  const u = silu(g, gate);
-
-  // o = Σ_j silu(alpha q_i·k_j + bias) / divisor * v_j
-  const scaled = g.op('Mul', [q, g.scalar(alpha)]);
-  const sum = mergeHeads(g, config, attention(splitHeads(g, config, scaled, k, v), l));
-  const o = g.op('Mul', [sum, g.scalar(1 / divisor)]);
-
-  // x = x + [u | o | u * norm(o)] @ Wo
-  const features = g.op('Concat', [u, o, g.op('Mul', [u, attentionNorm(g, config, weight, o)])], { axis: -1 });
-  return { x: g.op('Add', [g.op('MatMul', [features, weight('output_weight', [3 * H * dv, D])]), x]), k, v };
+  // o = Σ_j silu(alpha q_i·k_j + bias) / divisor * v_j;  x = x + [u | o | u * norm(o)] @ Wo
+  leave(g, config, weight, x, u, sum) {
+    const { dimension: D, heads: H, dv, stu } = config;
+    const o = g.op('Mul', [sum, g.scalar(1 / stu!.divisor)]);
+    const features = g.op('Concat', [u, o, g.op('Mul', [u, attentionNorm(g, config, weight, o)])], { axis: -1 });
+    return g.op('Add', [g.op('MatMul', [features, weight('output_weight', [3 * H * dv, D])]), x]);
+  },
 };
 
 /** LayerNorm with affine over all heads, or over each head with one weight and one offset a head. `(B, T, H*dv)` */

@@ -63,7 +63,7 @@ export class CandidateRun {
       const { start, length: S } = reach;
       const mask = new Float32Array(S).fill(1, Math.max(0, n - config.stu!.maxAttnLen! - start), Math.max(0, n - 1 - start));
       feeds['pastMask'] = new Tensor('float32', mask, [1, 1, 1, S]);
-      addReach(feeds, 0, reach);
+      addReach(feeds, reach);
     }
     if (hasBias(config)) this.#addBiases(feeds, segment, reach);
     return feeds;

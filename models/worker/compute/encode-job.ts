@@ -1,9 +1,8 @@
 /** Segments being encoded, and which of them one run of a graph takes together. */
 import type { CacheOutcome, EncodeSegment } from '../../../schemas/encoding.ts';
-import { MAX_ROWWISE } from '../../hstu/graph/graphs.ts';
 import type { KvEntry } from '../../kv-cache/kv-cache.ts';
+import { type AttentionWorkspace, MAX_NEW_ROWS, MAX_STEP_ROWS } from '../../wasm/attention-workspace.ts';
 import type { KvRow } from './candidate-run.ts';
-import { STEP_USERS } from './sessions.ts';
 
 export interface Job {
   readonly segment: EncodeSegment;
@@ -45,20 +44,34 @@ export function* prefillBatches(
   if (batch.length > 0) yield batch;
 }
 
-/** Users with equally many new rows and equal capacity, cut into the sizes that the step graphs have; many rows go alone. */
-export function* stepBatches(jobs: readonly Job[]): Generator<Job[]> {
-  const groups = new Map<string, Job[]>();
+/** Jobs of one run. */
+export interface StepBatch {
+  readonly jobs: Job[];
+  /** The kernel that reaches the jobs' cached rows; undefined for a job that goes alone, through the runtime. */
+  readonly workspace: AttentionWorkspace | undefined;
+}
+
+/** Users of few new rows whose cached rows one kernel reaches, as many as a step takes; any other goes alone. */
+export function* stepBatches(
+  jobs: readonly Job[],
+  workspaceOf: (job: Job) => AttentionWorkspace | undefined,
+): Generator<StepBatch> {
+  const open = new Map<AttentionWorkspace, { jobs: Job[]; rows: number }>();
   for (const job of jobs) {
     const rows = job.segment.entities.length - job.done;
-    const key = rows <= MAX_ROWWISE ? `${rows}:${job.entry!.extent.capacity}` : `alone:${job.userId}`;
-    const group = groups.get(key);
-    if (group === undefined) groups.set(key, [job]);
-    else group.push(job);
-  }
-  for (const group of groups.values()) {
-    let rest = group;
-    for (const users of STEP_USERS) {
-      for (; rest.length >= users; rest = rest.slice(users)) yield rest.slice(0, users);
+    const workspace = rows <= MAX_NEW_ROWS ? workspaceOf(job) : undefined;
+    if (workspace === undefined) {
+      yield { jobs: [job], workspace };
+      continue;
     }
+    const batch = open.get(workspace);
+    if (batch !== undefined && batch.rows + rows <= MAX_STEP_ROWS) {
+      batch.jobs.push(job);
+      batch.rows += rows;
+      continue;
+    }
+    if (batch !== undefined) yield { jobs: batch.jobs, workspace };
+    open.set(workspace, { jobs: [job], rows });
   }
+  for (const [workspace, { jobs: rest }] of open) yield { jobs: rest, workspace };
 }

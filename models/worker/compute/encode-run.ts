@@ -1,4 +1,4 @@
-/** A run of a graph over several users, whose cached rows enter as they lie in this thread's memory; and what it gives back. */
+/** A run of the prefill graph over several users, or of the step graph over one, whose cached rows enter as they lie; and what comes back. */
 import type { InferenceSession } from 'onnxruntime-node';
 import type { Bundle } from '../../hstu/bundle.ts';
 import { isLocal } from '../../hstu/graph/attention.ts';
@@ -12,12 +12,13 @@ export interface RowRange extends Rows {
 }
 
 export interface RunOutput {
-  /** `(B, T, D)`, T the longest range of the run. */
+  /** `(R, D)` */
   readonly y: Float32Array;
-  /** Per layer `(B, T, H*dqk)` and `(B, T, H*dv)`. */
+  /** Per layer `(R, H*dqk)` and `(R, H*dv)`. */
   readonly k: readonly Float32Array[];
   readonly v: readonly Float32Array[];
-  readonly T: number;
+  /** Of each range, which of the `R` rows is its first. */
+  readonly at: readonly number[];
 }
 
 export class EncodeRun {
@@ -29,27 +30,26 @@ export class EncodeRun {
     this.#feeds = new RowFeeds(bundle);
   }
 
-  /** Every range must have `past` (of one capacity) or none. Ranges shorter than the longest are padded behind and masked. */
+  /** One range with `past`, or any number without: those shorter than the longest are padded behind and masked. */
   async run(session: InferenceSession, ranges: readonly RowRange[]): Promise<RunOutput> {
     const { config } = this.#bundle;
     const { layers: L } = config;
-    const B = ranges.length;
     const T = Math.max(...ranges.map((range) => range.to - range.from));
-    const C = ranges[0]!.past?.capacity ?? 0;
-    const reaches = ranges.map(({ from }) => pastReach(config, from, C));
-    const S = reaches[0]!.length;
-    const starts = reaches.map(({ start }) => start);
-    const feeds = this.#feeds.of(ranges, T, C > 0 ? { length: S, starts, dims: [B, 1, T, S, 1] } : undefined);
-    if (C > 0 && isLocal(config)) for (const [b, reach] of reaches.entries()) addReach(feeds, b, reach);
-    for (let l = 0; l < L; l++) {
-      for (let b = 0; C > 0 && b < B; b++) {
-        feeds[`pk.${l}.${b}`] = ranges[b]!.past!.keys[l]!;
-        feeds[`pv.${l}.${b}`] = ranges[b]!.past!.values[l]!;
-      }
+    const past = ranges[0]!.past;
+    const reach = pastReach(config, ranges[0]!.from, past?.capacity ?? 0);
+    const feeds = this.#feeds.of(
+      ranges,
+      T,
+      past && { length: reach.length, starts: [reach.start], dims: [1, 1, T, reach.length] },
+    );
+    if (past !== undefined && isLocal(config)) addReach(feeds, reach);
+    for (let l = 0; past !== undefined && l < L; l++) {
+      feeds[`pk.${l}`] = past.keys[l]!;
+      feeds[`pv.${l}`] = past.values[l]!;
     }
     const fetched = await session.run(feeds);
     const data = (name: string) => fetched[name]!.data as Float32Array;
     const perLayer = (name: string) => Array.from({ length: L }, (_, l) => data(`${name}.${l}`));
-    return { y: data('y'), k: perLayer('k'), v: perLayer('v'), T };
+    return { y: data('y'), k: perLayer('k'), v: perLayer('v'), at: ranges.map((_, b) => b * T) };
   }
 }

@@ -5,11 +5,12 @@
 import type { CacheOutcome, EncodedSegment, EncodeSegment } from '../../../schemas/encoding.ts';
 import type { Bundle } from '../../hstu/bundle.ts';
 import { judgeCacheability } from '../../hstu/cacheability.ts';
-import { MAX_ROWWISE } from '../../hstu/graph/graphs.ts';
 import type { KvCache, Reuse } from '../../kv-cache/kv-cache.ts';
+import type { AttentionMemory } from '../../wasm/attention-memory.ts';
 import { type Job, prefillBatches, stepBatches } from './encode-job.ts';
 import { EncodeRun, type RowRange, type RunOutput } from './encode-run.ts';
 import type { Sessions } from './sessions.ts';
+import { StepRun } from './step-run.ts';
 
 const OUTCOME_OF: Record<Reuse['because'], CacheOutcome> = {
   cold: 'cold',
@@ -24,6 +25,8 @@ export class HistoryEncoder {
   readonly #cache: KvCache;
   readonly #sessions: Sessions;
   readonly #run: EncodeRun;
+  readonly #stepRun: StepRun;
+  readonly #memory: AttentionMemory | undefined;
   readonly #prefillRows: number;
   /** False for a bundle that fails the cacheability lint: every segment is then encoded whole. */
   readonly #cacheable: boolean;
@@ -31,12 +34,17 @@ export class HistoryEncoder {
   #segments = 0;
   #rowsComputed = 0;
 
-  /** @param prefillRows rows encoded at once; a longer history is prefilled in chunks against its own cached rows */
-  constructor(bundle: Bundle, cache: KvCache, sessions: Sessions, prefillRows: number) {
+  /**
+   * @param memory the kernel's, where the cache's rows lie in it; otherwise every step goes through the runtime
+   * @param prefillRows rows encoded at once; a longer history is prefilled in chunks against its own cached rows
+   */
+  constructor(bundle: Bundle, cache: KvCache, memory: AttentionMemory | undefined, sessions: Sessions, prefillRows: number) {
     this.#bundle = bundle;
     this.#cache = cache;
     this.#sessions = sessions;
     this.#run = new EncodeRun(bundle);
+    this.#stepRun = new StepRun(bundle, sessions);
+    this.#memory = memory;
     this.#prefillRows = prefillRows;
     this.#cacheable = judgeCacheability(bundle.config).verdict !== 're-encode';
   }
@@ -81,15 +89,18 @@ export class HistoryEncoder {
     for (;;) {
       const open = jobs.filter((job) => job.done < job.segment.entities.length);
       if (open.length === 0) return;
-      for (const batch of stepBatches(open)) {
+      for (const { jobs: batch, workspace } of stepBatches(open, ({ entry }) => this.#memory?.reaching(entry!.extent))) {
         const ranges = batch.map((job) => ({
           segment: job.segment,
           from: job.done,
           to: Math.min(job.segment.entities.length, job.done + this.#prefillRows),
           past: job.entry!.extent,
         }));
-        const rowwise = ranges[0]!.to - ranges[0]!.from <= MAX_ROWWISE;
-        this.#accept(batch, ranges, await this.#run.run(await this.#sessions.step(batch.length, rowwise), ranges));
+        const output =
+          workspace === undefined
+            ? await this.#run.run(await this.#sessions.step(), ranges)
+            : await this.#stepRun.run(workspace, ranges);
+        this.#accept(batch, ranges, output);
       }
     }
   }
@@ -102,21 +113,22 @@ export class HistoryEncoder {
   }
 
   /** Takes the wanted output rows, and stores K/V of the rows that are final: all but a window's newest. */
-  #accept(jobs: readonly Job[], ranges: readonly RowRange[], { y, k, v, T }: RunOutput): void {
+  #accept(jobs: readonly Job[], ranges: readonly RowRange[], { y, k, v, at }: RunOutput): void {
     const { dimension: D, layers: L, heads: H, dqk, dv } = this.#bundle.config;
     for (const [b, job] of jobs.entries()) {
       const { segment } = job;
       const { from, to } = ranges[b]!;
+      const first = at[b]!;
       const wanted = Math.max(from, segment.from);
       if (to > wanted)
-        job.rows.set(y.subarray((b * T + wanted - from) * D, (b * T + to - from) * D), (wanted - segment.from) * D);
+        job.rows.set(y.subarray((first + wanted - from) * D, (first + to - from) * D), (wanted - segment.from) * D);
       const final = Math.min(to, segment.entities.length - 1);
       if (job.entry !== undefined) {
-        for (let l = 0; l < L; l++) job.entry.extent.write(l, from, final - from, k[l]!, v[l]!, b * T);
+        for (let l = 0; l < L; l++) job.entry.extent.write(l, from, final - from, k[l]!, v[l]!, first);
         this.#cache.commit(job.entry, segment, final);
       }
       if (job.forCandidates && to > final) {
-        const newest = b * T + final - from;
+        const newest = first + final - from;
         const rowOf = (layers: readonly Float32Array[], width: number) =>
           layers.map((layer) => layer.slice(newest * width, (newest + 1) * width));
         job.newest = { k: rowOf(k, H * dqk), v: rowOf(v, H * dv) };

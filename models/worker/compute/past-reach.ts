@@ -10,15 +10,15 @@ export interface PastReach {
 
 /**
  * @param from first new row
- * @param capacity rows that the user's extent has room for: equal capacities give equal lengths, so that users share a run
+ * @param capacity rows that the user's extent has room for
  */
 export function pastReach({ stu }: Pick<BundleConfig, 'stu'>, from: number, capacity: number): PastReach {
   const length = Math.min(capacity, stu?.maxAttnLen ?? capacity);
   return { start: Math.min(Math.max(0, from - length), capacity - length), length };
 }
 
-/** Adds the graph's inputs for user `b`. */
-export function addReach(feeds: Record<string, Tensor>, b: number, { start, length }: PastReach): void {
-  feeds[`start.${b}`] = new Tensor('int64', BigInt64Array.of(BigInt(start)), [1]);
-  feeds[`end.${b}`] = new Tensor('int64', BigInt64Array.of(BigInt(start + length)), [1]);
+/** Adds the graph's inputs. */
+export function addReach(feeds: Record<string, Tensor>, { start, length }: PastReach): void {
+  feeds['start'] = new Tensor('int64', BigInt64Array.of(BigInt(start)), [1]);
+  feeds['end'] = new Tensor('int64', BigInt64Array.of(BigInt(start + length)), [1]);
 }

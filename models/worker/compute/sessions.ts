@@ -2,11 +2,8 @@
 import { InferenceSession } from 'onnxruntime-node';
 import type { Bundle } from '../../hstu/bundle.ts';
 import { bulkGraph } from '../../hstu/graph/bulk-graph.ts';
-import { candidateGraph, fullCandidateGraph, prefillGraph, stepGraph } from '../../hstu/graph/graphs.ts';
+import { candidateGraph, fullCandidateGraph, prefillGraph, stageGraph, stepGraph } from '../../hstu/graph/graphs.ts';
 import { scoreGraph } from '../../hstu/graph/retrieval-graph.ts';
-
-/** Users that one step graph takes: graphs are unrolled over users, so a batch is cut into these sizes. */
-export const STEP_USERS = [32, 16, 8, 4, 2, 1] as const;
 
 /** One thread a session: parallelism comes from encoder workers, which share nothing. */
 const OPTIONS: InferenceSession.SessionOptions = { intraOpNumThreads: 1, interOpNumThreads: 1, logSeverityLevel: 3 };
@@ -25,9 +22,12 @@ export class Sessions {
     return this.#session('prefill', () => prefillGraph(this.#bundle));
   }
 
-  /** @param users one of `STEP_USERS` */
-  step(users: number, rowwise: boolean): Promise<InferenceSession> {
-    return this.#session(`step-${users}-${rowwise}`, () => stepGraph(this.#bundle, users, rowwise));
+  step(): Promise<InferenceSession> {
+    return this.#session('step', () => stepGraph(this.#bundle));
+  }
+
+  stage(layer: number): Promise<InferenceSession> {
+    return this.#session(`stage-${layer}`, () => stageGraph(this.#bundle, layer));
   }
 
   bulk(chunks: number, blank: number): Promise<InferenceSession> {

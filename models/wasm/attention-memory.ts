@@ -1,0 +1,54 @@
+/**
+ * Memory that both the attention kernel and the runtime read where it lies: WebAssembly's own, which the runtime takes as any
+ * other array. One such memory ends at 4 GiB, so a larger pool is several of them, each with a kernel.
+ */
+import type { Bundle } from '../hstu/bundle.ts';
+import type { PoolMemory } from '../kv-cache/page-pool.ts';
+import { type AttentionExports, attentionKernel } from './attention-kernel.ts';
+import { AttentionWorkspace, workspaceBytes } from './attention-workspace.ts';
+
+/** What is used of the global that the compiler's library for Node does not declare. */
+declare const WebAssembly: {
+  readonly Memory: new (pages: { readonly initial: number; readonly maximum: number }) => { readonly buffer: ArrayBuffer };
+  readonly Module: new (bytes: Uint8Array<ArrayBuffer>) => object;
+  readonly Instance: new (
+    module: object,
+    imports: { readonly env: { readonly memory: object } },
+  ) => { readonly exports: unknown };
+};
+
+const WASM_PAGE = 65_536;
+const MAX_WASM_PAGES = 65_536;
+
+export class AttentionMemory implements PoolMemory {
+  readonly maxFloats: number;
+  readonly #bundle: Bundle;
+  readonly #module: object;
+  readonly #workspaces = new Map<ArrayBufferLike, AttentionWorkspace>();
+
+  constructor(bundle: Bundle) {
+    this.#bundle = bundle;
+    this.#module = new WebAssembly.Module(attentionKernel(bundle.config));
+    this.maxFloats = Math.floor((MAX_WASM_PAGES * WASM_PAGE - workspaceBytes(bundle.config)) / 4);
+  }
+
+  /** Whether the kernel can compute this bundle's attention: it takes four numbers of a head at a time. */
+  static serves({ config: { dqk, dv } }: Bundle): boolean {
+    return dqk % 4 === 0 && dv % 4 === 0;
+  }
+
+  allocate(floats: number): Float32Array {
+    const { config } = this.#bundle;
+    const start = workspaceBytes(config);
+    const pages = Math.ceil((start + 4 * floats) / WASM_PAGE);
+    const memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
+    const { exports } = new WebAssembly.Instance(this.#module, { env: { memory } });
+    this.#workspaces.set(memory.buffer, new AttentionWorkspace(this.#bundle, exports as AttentionExports, memory.buffer));
+    return new Float32Array(memory.buffer, start, floats);
+  }
+
+  /** The kernel that reaches these rows; undefined for rows outside the pool. */
+  reaching(rows: { readonly buffer: ArrayBufferLike }): AttentionWorkspace | undefined {
+    return this.#workspaces.get(rows.buffer);
+  }
+}
