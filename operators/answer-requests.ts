@@ -15,11 +15,21 @@ export interface ModelHeads {
   readonly ranking: boolean;
 }
 
+/** How popular the entities are. */
+export interface PopularityOrder {
+  /** Of an embedding row, the more popular the higher; 0 for one out of the vocabulary. */
+  valueOf(row: number): number;
+  /** All rows, the most popular first. */
+  order(): Int32Array;
+}
+
 export interface AnswerRequestsOptions extends JudgeOptions {
   readonly encoder: Encoder & Scorer & CandidateScorer;
   readonly heads: ModelHeads;
   /** Entities of the catalogue: embedding rows 1 to this. */
   readonly vocabularySize: number;
+  /** What a user of whom nothing is known is given. @default nothing is popular: the vocabulary's order, and scores of 0 */
+  readonly popularity?: PopularityOrder | undefined;
   /** External id of an embedding row. */
   readonly entityOf: (row: number) => string;
   /** Retrieved before ranking, for the catalogue's best. @default 5 × the request's `topK` */
@@ -76,23 +86,38 @@ function find(open: readonly SequencedRequest[], options: AnswerRequestsOptions)
       const known = new Map(byEmbedding.map((asked, i) => [asked, dotProducts[i]!]));
       return open.map((asked) => {
         const found = known.get(asked) ?? { rows: isCatalogue(asked) ? catalogueOf(asked, options) : asked.candidates };
-        // Without a history a dot product has nothing to go by: all alike.
-        return heads.ranking || found.scores !== undefined ? found : { ...found, scores: new Float32Array(found.rows.length) };
+        if (heads.ranking || found.scores !== undefined) return found;
+        // Without a history a dot product has nothing to go by.
+        return { ...found, scores: Float32Array.from(found.rows, (row) => options.popularity?.valueOf(row) ?? 0) };
       });
     }),
   );
 }
 
-/** The catalogue in its own order, where the model has nothing to retrieve by. */
-function catalogueOf({ hidden }: SequencedRequest, { vocabularySize }: AnswerRequestsOptions): Int32Array {
+/** The catalogue where there is nothing to retrieve by: the most popular first, else in its own order. */
+function catalogueOf({ hidden, request }: SequencedRequest, options: AnswerRequestsOptions): Int32Array {
+  const { heads, popularity, vocabularySize } = options;
   const left = new Set(hidden);
+  // Popularity stands in for the first stage of two; a model of one judges what it can.
+  const wanted = popularity !== undefined && heads.retrieval ? retrievedFor(request.topK!, options) : MAX_UNRETRIEVED;
   const rows: number[] = [];
-  for (let row = 1; row <= vocabularySize && rows.length < MAX_UNRETRIEVED; row++) if (!left.has(row)) rows.push(row);
+  for (const row of popularity?.order() ?? rowsUpTo(vocabularySize)) {
+    if (rows.length === wanted) break;
+    if (!left.has(row)) rows.push(row);
+  }
   return Int32Array.from(rows);
 }
 
+/** How many are retrieved for the best `topK`. */
+const retrievedFor = (topK: number, { heads, retrieve }: AnswerRequestsOptions): number =>
+  heads.ranking ? Math.max(topK, retrieve ?? 5 * topK) : topK;
+
+function* rowsUpTo(last: number): Generator<number> {
+  for (let row = 1; row <= last; row++) yield row;
+}
+
 function byDotProduct(asked: readonly SequencedRequest[], options: AnswerRequestsOptions): Observable<readonly Found[]> {
-  const { encoder, heads } = options;
+  const { encoder } = options;
   const groups = Array.from({ length: Math.ceil(asked.length / MAX_USERS) }, (_, i) =>
     asked.slice(i * MAX_USERS, (i + 1) * MAX_USERS),
   );
@@ -105,13 +130,12 @@ function byDotProduct(asked: readonly SequencedRequest[], options: AnswerRequest
       concatMap((encoded) => {
         const scores = group.map((one, i): ScoreRequest => {
           const { topK = 0 } = one.request;
-          const wanted = heads.ranking ? Math.max(topK, options.retrieve ?? 5 * topK) : topK;
           return {
             rows: encoded[i]!.segments[0]!.rows,
             targets: new Int32Array(1),
             seen: one.hidden,
             seenCount: Int32Array.of(one.hidden.length),
-            topK: isCatalogue(one) ? wanted : 0,
+            topK: isCatalogue(one) ? retrievedFor(topK, options) : 0,
             ...(!isCatalogue(one) && { candidates: one.candidates }),
           };
         });

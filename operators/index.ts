@@ -3,7 +3,7 @@
  * source → decode → sequence → spread → microBatch → encode → score → rank → answer → gather → assemble → publish → orderedCommit.
  */
 export { type AnswerOptions, answer } from './answer.ts';
-export { type AnswerRequestsOptions, answerRequests, type ModelHeads } from './answer-requests.ts';
+export { type AnswerRequestsOptions, answerRequests, type ModelHeads, type PopularityOrder } from './answer-requests.ts';
 export { type AssembleOptions, assemble } from './assemble.ts';
 export { type WindowOptions, windowStartOf } from './block-window.ts';
 export {

@@ -100,6 +100,8 @@ export const bundleConfigSchema = z
     ranking: rankingSchema.optional(),
     /** Whether the newest row is an embedding to rank the catalogue with by dot product. @default true */
     retrieval: z.boolean().optional(),
+    /** Whether tensor `popularity` orders the vocabulary for users of whom nothing is known. @default false */
+    popularity: z.boolean().optional(),
     /** How the model was made; free form, carried along. */
     training: z.record(z.string(), z.unknown()).optional(),
   })

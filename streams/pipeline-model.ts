@@ -1,7 +1,8 @@
 /** A bundle as the steps of the pipeline need it. */
 import type { Bundle } from '../models/hstu/bundle.ts';
+import { Popularity } from '../models/hstu/popularity.ts';
 import { Tokenizer } from '../models/hstu/tokenizer.ts';
-import type { Tokenizer as ActionTokenizer, CandidateVocabulary, ModelHeads } from '../operators/index.ts';
+import type { Tokenizer as ActionTokenizer, CandidateVocabulary, ModelHeads, PopularityOrder } from '../operators/index.ts';
 import { type BundleConfig, servesRetrieval } from '../schemas/bundle-config.ts';
 
 export interface PipelineModel {
@@ -11,6 +12,8 @@ export interface PipelineModel {
   readonly heads: ModelHeads;
   /** Entities of the catalogue. */
   readonly vocabularySize: number;
+  /** Orders the catalogue for users of whom nothing is known. Absent where the bundle does not say. */
+  readonly popularity?: PopularityOrder | undefined;
 }
 
 export const pipelineModel = (bundle: Bundle): PipelineModel => ({
@@ -19,4 +22,5 @@ export const pipelineModel = (bundle: Bundle): PipelineModel => ({
   tokenizer: new Tokenizer(bundle),
   heads: { retrieval: servesRetrieval(bundle.config), ranking: bundle.config.ranking !== undefined },
   vocabularySize: bundle.config.vocabularySize,
+  popularity: Popularity.of(bundle),
 });

@@ -139,7 +139,7 @@ export function pipeline(parts: PipelineParts): OperatorFunction<SourceBatch, Ou
   const { maxBatchUsers, maxDelayMs, maxInFlight } = settings.encoder;
   const entityOf = (row: number) => model.tokenizer.entityOf(row);
   const timed = stepTimer(observer);
-  const { heads, vocabularySize } = model;
+  const { heads, vocabularySize, popularity } = model;
   const { retrieve } = settings.scores;
   const gathered = tap<ScoredBatch>((batch) => observer?.gathered?.(batch));
   // In two parts: `pipe` has types for nine operators.
@@ -149,7 +149,7 @@ export function pipeline(parts: PipelineParts): OperatorFunction<SourceBatch, Ou
     timed('microBatch', 'user', microBatch<UpdateUnit>({ maxRows: maxBatchUsers, maxDelayMs })),
     timed('encode', 'user', encode({ encoder, maxInFlight })),
     timed('score', 'user', scoring({ settings, model, encoder })),
-    timed('answer', 'batch', answer({ encoder, heads, vocabularySize, entityOf, retrieve, now, maxInFlight })),
+    timed('answer', 'batch', answer({ encoder, heads, vocabularySize, popularity, entityOf, retrieve, now, maxInFlight })),
   );
   return pipe(
     toNumbers,

@@ -80,6 +80,7 @@ export class LineScorer {
         encoder: this.#encoder,
         heads: this.#heads,
         vocabularySize: this.#model.vocabularySize,
+        popularity: this.#model.popularity,
         entityOf: (row) => this.#model.tokenizer.entityOf(row),
         retrieve: this.#options.retrieve,
         now: Date.now,

@@ -42,7 +42,7 @@ const LAYER_PARTS = {
 
 /**
  * A stack has no embeddings and no heads of its own. Where the file also holds tensors by the bundle's names (`entity_embedding`,
- * `position_embedding`, `layers.L.time_bias`, `ranking.weight`, …) they are taken over; without `entity_embedding` the bundle gets
+ * `position_embedding`, `layers.L.time_bias`, `ranking.weight`, `popularity`, …) they are taken over; without `entity_embedding` the bundle gets
  * one entity whose row is zero: a stack to look into, not a model to serve.
  *
  * @param tensors a state dict by its names in the reference code: `_stu_layers.L._uvqk_weight` and so on
@@ -95,6 +95,7 @@ export function importStu(tensors: TensorMap, config: unknown, name: string): Bu
         maxAttnLen: c.maxAttnLen,
         embeddingScale: c.embeddingScale ?? Math.sqrt(c.D),
       },
+      ...(renamed.has('popularity') && { popularity: true }),
       ...(c.tasks !== undefined && { ranking: { tasks: c.tasks, hidden } }),
       training: {
         importedFrom: 'generative-recommenders STU',

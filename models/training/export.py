@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -13,8 +14,8 @@ from time_buckets import time_bucket_thresholds
 _DECIMALS = 12
 
 
-def bundle_tensors(model: Hstu) -> dict[str, torch.Tensor]:
-    tensors = {"entity_embedding": model.entities(), "position_embedding": model.position_embedding}
+def bundle_tensors(model: Hstu, popularity: np.ndarray) -> dict[str, torch.Tensor]:
+    tensors = {"entity_embedding": model.entities(), "position_embedding": model.position_embedding, "popularity": torch.from_numpy(popularity)}
     for index, layer in enumerate(model.layers):
         name = f"layers.{index}."
         tensors[name + "uvqk"] = layer.uvqk
@@ -52,14 +53,16 @@ def bundle_config(model: Hstu, training: dict) -> dict:
         "window": {"maxLength": MAX_LENGTH, "blockLength": BLOCK_LENGTH},
         "actions": {"encoded": ["rating"], "skipped": ["tag"]},
         "unknownEntity": "dead-letter",
+        "popularity": True,
         "training": training,
     }
 
 
-def write_bundle(folder: Path, model: Hstu, catalogue: Catalogue, training: dict) -> None:
+def write_bundle(folder: Path, model: Hstu, catalogue: Catalogue, popularity: np.ndarray, training: dict) -> None:
+    """popularity: [V] of each entity, in any unit: what a user without a history is given."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "entities.txt").write_text("".join(f"{entity}\n" for entity in catalogue.entity_ids()), encoding="utf-8")
-    save_file(bundle_tensors(model), folder / "model.safetensors")
+    save_file(bundle_tensors(model, popularity), folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(bundle_config(model, training), indent=2) + "\n", encoding="utf-8")
 
 

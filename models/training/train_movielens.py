@@ -82,7 +82,7 @@ def main() -> None:
         "evaluatedEvents": sum(len(user) - FIRST_EVENT for user in split.unseen),
         "metrics": table,
     }
-    write_bundle(EXAMPLE / "bundle", model, catalogue, training)
+    write_bundle(EXAMPLE / "bundle", model, catalogue, item_counts(split.fit, size)[1:], training)
     write_parity_fixture(EXAMPLE / "bundle-check.json", model, split.unseen)
 
 

@@ -108,6 +108,30 @@ describe('answer', () => {
     ]);
   });
 
+  it('gives a user without a history what is popular, as scores of one stage and as the first of two, marked as a cold start', async () => {
+    /** Every row as popular as its number, but for 5, which nobody knows. */
+    const popular = (row: number) => (row === 5 || row > VOCABULARY_SIZE ? 0 : row);
+    const rows = Array.from({ length: VOCABULARY_SIZE }, (_, i) => i + 1);
+    const order = () => Int32Array.from([...rows].sort((a, b) => popular(b) - popular(a) || a - b));
+    const popularity = { valueOf: popular, order };
+    const listed = askedOf('new', [], { entities: movies(6, 5, 9) });
+    const catalogue = { ...askedOf('new', [], { topK: 3 }), hidden: Int32Array.of(19) };
+    const asked = [listed, catalogue, askedOf('ann', [1, 2], { topK: 3 })];
+    const single = await answersTo(asked, { heads: RETRIEVAL, popularity });
+    expect(single.map(({ disposition }) => disposition)).toEqual(['cold-start', 'cold-start', 'answered']);
+    const scored = (...best: number[]) => best.map((row) => ({ entity: `movie:${row}`, score: popular(row) }));
+    expect(single[0]!.candidates).toEqual(scored(9, 6, 5));
+    expect(single[1]!.candidates).toEqual(scored(20, 18, 17));
+    const without = await answersTo(asked, { heads: RETRIEVAL });
+    expect(single[2]!.candidates).toEqual(without[2]!.candidates);
+
+    const two = await answersTo(asked, { heads: BOTH, popularity, retrieve: 4 });
+    const byScore = [20, 18, 17, 16].sort((a, b) => judgement(segmentOf(catalogue), b) - judgement(segmentOf(catalogue), a));
+    expect(names(two[1]!)).toEqual(movies(...byScore.slice(0, 3)));
+    expect(two[1]).toMatchObject({ disposition: 'cold-start', tasks: { like: expect.anything() } });
+    expect(names(two[0]!)).toEqual(names((await answersTo([listed]))[0]!));
+  });
+
   it('answers an empty list with nothing, asking nobody', async () => {
     for (const heads of [BOTH, RETRIEVAL, RANKING]) {
       const { calls, encoder } = fakeModel();

@@ -1,6 +1,6 @@
 import { afterAll, describe, expect, it } from 'vitest';
 import { HstuEncoder } from '../../models/encoder.ts';
-import type { Bundle } from '../../models/hstu/bundle.ts';
+import { type Bundle, loadBundle } from '../../models/hstu/bundle.ts';
 import { LineEncoder } from '../../streams/encode-lines.ts';
 import { LineScorer, type ScoreLinesOptions } from '../../streams/score-lines.ts';
 import { TopologyDriver } from '../../streams/topology-driver.ts';
@@ -120,6 +120,20 @@ it('a bundle that only ranks lists nothing for an embedding', async () => {
   const lines = [JSON.stringify({ userId: 'ann', events: events(4, true) })];
   const [result] = await new LineEncoder(bundle, encoderOf(bundle), { mode: 'full', topK: 3, rows: false }).encode(lines);
   expect(result).toMatchObject({ userId: 'ann', topK: [] });
+});
+
+it('a user of whom nothing is known gets what the example bundle says is popular, marked as a cold start', async () => {
+  const bundle = await loadBundle('examples/movielens/bundle');
+  const [result] = await new LineScorer(bundle, encoderOf(bundle)).score([
+    JSON.stringify({ userId: 'new', events: [], topK: 3, deny: ['movie:318'] }),
+  ]);
+  expect(result!.coldStart).toBe(true);
+  // Ratings among the 499 users of training: Forrest Gump, Pulp Fiction, The Matrix.
+  expect(result!.candidates).toEqual([
+    { entity: 'movie:356', score: 275 },
+    { entity: 'movie:296', score: 253 },
+    { entity: 'movie:2571', score: 234 },
+  ]);
 });
 
 it('the first stage of two lists by dot product, and a bundle that only ranks has no first stage', async () => {

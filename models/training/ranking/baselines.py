@@ -132,6 +132,7 @@ def load_retrieval(folder: Path) -> tuple[Hstu, dict[str, int]]:
         HstuConfig(config["vocabularySize"], PADDED_LENGTH, config["dimension"], config["layers"], config["heads"], config["dqk"], config["dv"])
     )
     state = load_file(folder / "model.safetensors")
+    state.pop("popularity", None)
     renamed = {name.replace("output_weight", "output.weight").replace("output_bias", "output.bias"): part for name, part in state.items()}
     model.load_state_dict({name: part.T if name.endswith("output.weight") else part for name, part in renamed.items()})
     entities = (folder / "entities.txt").read_text(encoding="utf-8").split("\n")[:-1]

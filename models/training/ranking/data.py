@@ -148,6 +148,11 @@ class ItemStatistics:
         return self.of(slice(None))
 
 
+def popularity_of(statistics: np.ndarray) -> np.ndarray:
+    """[rows] how many ratings an item has, of statistics [rows, S]."""
+    return np.expm1(3 * (statistics[:, 3] + 1)).round().astype(np.float32)
+
+
 def merge_actions(user: UserEvents, chosen: np.ndarray) -> UserEvents:
     """The user's events with a rating and the tag right after it on the same item as ONE token of both actions, where `chosen` [n-1] says so."""
     pair = (user.entities[1:] == user.entities[:-1]) & (user.bits[:-1] == RATING) & (user.bits[1:] == TAG) & chosen

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from hstu import l2_normalised
 from movielens import BLOCK_LENGTH, MAX_LENGTH, window_start
-from ranking.data import ACTIONS, TASKS, VALUE_EDGES, Stream, UserEvents, merge_actions
+from ranking.data import ACTIONS, TASKS, VALUE_EDGES, Stream, UserEvents, merge_actions, popularity_of
 from ranking.learner import Learner
 from ranking.stu import History, Stu
 from time_buckets import time_bucket_thresholds
@@ -29,6 +29,8 @@ class Frozen:
     table: torch.Tensor
     """[1 + V + 1, D]"""
     entities: list[str]
+    popularity: np.ndarray
+    """[V] by row from 1, as of then: what a user without a history is given."""
 
     @staticmethod
     def of(learner: Learner, stream: Stream, statistics: np.ndarray, vocabulary_size: int | None = None) -> "Frozen":
@@ -37,7 +39,7 @@ class Frozen:
         entities = stream.catalogue.entity_ids()
         if vocabulary_size is not None:
             table, entities = torch.cat([table[: 1 + vocabulary_size], table[-1:]]), entities[:vocabulary_size]
-        return Frozen(learner.model.eval(), table, entities)
+        return Frozen(learner.model.eval(), table, entities, popularity_of(statistics)[1 : 1 + len(entities)])
 
 
 def bundle_tensors(frozen: Frozen) -> dict[str, torch.Tensor]:
@@ -47,6 +49,7 @@ def bundle_tensors(frozen: Frozen) -> dict[str, torch.Tensor]:
         "action_embedding": model.action_embedding,
         "value_embedding": model.value_embedding,
         "position_embedding": model.position_embedding,
+        "popularity": torch.from_numpy(frozen.popularity),
         "ranking.hidden_weight": model.hidden_weight,
         "ranking.hidden_bias": model.hidden_bias,
         "ranking.weight": model.weight,
@@ -89,6 +92,7 @@ def bundle_config(frozen: Frozen, name: str, retrieval: bool, training: dict) ->
         "stu": {"divisor": c.divisor, "alpha": c.alpha, "groupNorm": False, "maxAttnLen": None, "embeddingScale": c.embedding_scale},
         "ranking": {"tasks": [{"name": task, "weight": COMBINED[task]} for task in TASKS], "hidden": c.hidden},
         "retrieval": retrieval,
+        "popularity": True,
         "training": training,
     }
 
