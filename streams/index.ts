@@ -3,6 +3,7 @@ export { type EncoderOptions, HstuEncoder } from '../models/encoder.ts';
 export { type Bundle, loadBundle, writeBundle } from '../models/hstu/bundle.ts';
 export { type Cacheability, type CacheVerdict, judgeCacheability } from '../models/hstu/cacheability.ts';
 export { importResearch } from '../models/hstu/import-research.ts';
+export { importStu } from '../models/hstu/import-stu.ts';
 export { type RandomBundleOptions, randomBundle } from '../models/hstu/random-bundle.ts';
 export { Tokenizer } from '../models/hstu/tokenizer.ts';
 export type * from '../schemas/action.ts';

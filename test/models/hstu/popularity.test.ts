@@ -16,16 +16,6 @@ describe('popularity', () => {
     expect(Popularity.of(parts)).toBeUndefined();
   });
 
-  it('changes, and takes in rows that come later, without touching the bundle', () => {
-    const known = new Popularity(popularity.data);
-    known.order();
-    known.set(3, 8);
-    known.set(6, 4);
-    expect([...known.order()]).toEqual([4, 3, 2, 6, 1, 5]);
-    expect(known.valueOf(6)).toBe(4);
-    expect([...popularity.data]).toEqual([3, 7, 3, 9]);
-  });
-
   it('is part of a bundle that says so, and of its identity', () => {
     const bundle = bundleWith({ popularity: true }, [['popularity', popularity]]);
     const other = bundleWith({ popularity: true }, [['popularity', { ...popularity, data: Float32Array.of(1, 7, 3, 9) }]]);
