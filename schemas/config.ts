@@ -242,6 +242,17 @@ export const configSchema = z.strictObject({
       password: z.string().optional(),
     })
     .prefault({}),
+  /** Of `replay --mode`. */
+  backfill: z
+    .strictObject({
+      /** Where outputs go. @default 'clickhouse' */
+      to: z.enum(['clickhouse', 'kafka', 'parquet', 'jsonl']).default('clickhouse'),
+      /** Folder of runs in files, a sub-folder each. */
+      path: path.default('.hstu/runs'),
+      /** Lines of a file's part, bytes: what is held of a run before it is stored. */
+      partBytes: positive.default(16 * MIB),
+    })
+    .prefault({}),
   /** From the committed topics into ClickHouse. */
   sink: z
     .strictObject({

@@ -86,6 +86,7 @@ function withAbsolutePaths(config: Config, folder: string): Config {
     bundle: resolve(folder, config.bundle),
     clickhouse: { ...config.clickhouse, path: resolve(folder, config.clickhouse.path) },
     state: { ...config.state, path: resolve(folder, config.state.path) },
+    backfill: { ...config.backfill, path: resolve(folder, config.backfill.path) },
     ...(source !== undefined && { source }),
     ...(config.kafka !== undefined && { kafka: withAbsoluteFiles(config.kafka, folder) }),
   };

@@ -9,6 +9,7 @@ import { loadBundle } from '../../models/hstu/bundle.ts';
 import { loadConfig } from '../../streams/load-config.ts';
 import { liveBundle } from '../../test/support/live-bundle.ts';
 import { LiveWorld, type LiveWorldOptions } from '../../test/support/live-world.ts';
+import { aKilledBackfillGivesTheSame } from '../../test/support/promises/backfill.ts';
 import { theLossOfALeaderLosesNothing } from '../../test/support/promises/brokers.ts';
 import * as instances from '../../test/support/promises/instances.ts';
 import { everyLastEmbeddingEqualsAFullEncode, MOVIELENS_CONFIG } from '../../test/support/promises/movielens.ts';
@@ -46,6 +47,15 @@ const promises: Readonly<Record<string, Promised>> = {
     brokers: 3,
     settings: { kafka: { replicationFactor: 3 } },
     show: (world, cluster) => theLossOfALeaderLosesNothing(world, { cluster, rounds: 3, say }),
+  },
+  backfill: {
+    show: (world) =>
+      aKilledBackfillGivesTheSame(world, {
+        places: ['clickhouse', 'kafka', 'parquet', 'jsonl'],
+        rounds: 10,
+        events: 40_000,
+        say,
+      }),
   },
   'spoilt-records-become-dead-letters': {
     settings: { kafka: { maxRecordBytes: 65_536 } },

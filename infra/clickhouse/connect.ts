@@ -128,6 +128,12 @@ function handle({ database, where, enginePid, access, client, close }: HandlePar
     async command(sql, params = {}) {
       await (await client()).command({ query: sql, query_params: params });
     },
+    async bytes(sql) {
+      const { stream } = await (await client()).exec({ query: sql });
+      const chunks: Buffer[] = [];
+      for await (const chunk of stream as AsyncIterable<Buffer>) chunks.push(chunk);
+      return Buffer.concat(chunks);
+    },
     async bootstrap(sql) {
       const outside = makeClient(access(), 'default', 60_000);
       await outside.command({ query: sql }).finally(() => outside.close());

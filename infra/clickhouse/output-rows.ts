@@ -182,7 +182,7 @@ export function deadLetterRow(runId: string, { position, code, step, message, or
   return JSON.stringify([runId, topic, partition, offset, code, step, wellFormed(message), text, encoding]);
 }
 
-function originalText(original: Uint8Array | string): [text: string, encoding: 'text' | 'base64'] {
+export function originalText(original: Uint8Array | string): [text: string, encoding: 'text' | 'base64'] {
   if (typeof original === 'string') return [wellFormed(original), 'text'];
   try {
     return [utf8.decode(original), 'text'];

@@ -42,6 +42,12 @@ export async function readProgress(clickhouse: ClickHouse, runId: string): Promi
   return row === undefined ? undefined : progressOf(row);
 }
 
+/** Every replay and backfill, the last one to move first. */
+export async function readRuns(clickhouse: ClickHouse): Promise<RunProgress[]> {
+  const rows = await clickhouse.rows<ProgressRow>(`${PROGRESS} ORDER BY updated_at DESC, run_id`);
+  return rows.map(progressOf);
+}
+
 /** Name of the run, replay or live, that moved last; undefined where there is none. */
 export async function newestRun(clickhouse: ClickHouse): Promise<string | undefined> {
   const [row] = await clickhouse.rows<{ run_id: string }>('SELECT run_id FROM runs ORDER BY updated_at DESC, run_id LIMIT 1');

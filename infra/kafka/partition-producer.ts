@@ -26,7 +26,7 @@ const MAX_SEND_BYTES = 700_000;
  * The broker answers CONCURRENT_TRANSACTIONS while the markers of the transaction before are being written, a few ms:
  * kafkajs' own first wait of 300 ms would be the commit's latency.
  */
-const TRANSACTION_RETRY = { initialRetryTime: 5, maxRetryTime: 1_000, multiplier: 1.6, retries: 22 } as const;
+export const TRANSACTION_RETRY = { initialRetryTime: 5, maxRetryTime: 1_000, multiplier: 1.6, retries: 22 } as const;
 
 /**
  * The producer of one input partition. Its transactional id is `<applicationId>-<partition>`: whoever opens it last fences
@@ -75,13 +75,7 @@ export class PartitionProducer {
     try {
       transaction = await this.#producer.transaction();
       const ends = await this.#send(transaction, records);
-      await transaction.sendOffsets({
-        consumerGroupId: this.#config.applicationId,
-        topics: Object.entries(inputs).map(([topic, offset]) => ({
-          topic,
-          partitions: [{ partition: this.#partition, offset: String(offset) }],
-        })),
-      });
+      await this.#sendOffsets(transaction, inputs);
       await transaction.commit();
       return ends;
     } catch (thrown) {
@@ -90,8 +84,42 @@ export class PartitionProducer {
     }
   }
 
+  /**
+   * Commits records that come in parts, and input offsets, as one: for what is too much to be held.
+   *
+   * @throws PipelineError as `commit`, and what `write` throws, with nothing committed
+   */
+  async commitParts(
+    write: (send: (topic: string, records: readonly OutgoingRecord[]) => Promise<void>) => Promise<void>,
+    inputs: Commit['inputs'],
+  ): Promise<void> {
+    let transaction: Transaction | undefined;
+    try {
+      const open = await this.#producer.transaction();
+      transaction = open;
+      await write(async (topic, records) => {
+        await this.#send(open, new Map([[topic, records]]));
+      });
+      await this.#sendOffsets(open, inputs);
+      await open.commit();
+    } catch (thrown) {
+      if (transaction?.isActive() === true) await transaction.abort().catch(() => undefined);
+      throw kafkaError(thrown, `committing partition ${this.#partition}`);
+    }
+  }
+
   async close(): Promise<void> {
     await this.#producer.disconnect().catch(() => undefined);
+  }
+
+  async #sendOffsets(transaction: Transaction, inputs: Commit['inputs']): Promise<void> {
+    await transaction.sendOffsets({
+      consumerGroupId: this.#config.applicationId,
+      topics: Object.entries(inputs).map(([topic, offset]) => ({
+        topic,
+        partitions: [{ partition: this.#partition, offset: String(offset) }],
+      })),
+    });
   }
 
   /**

@@ -94,7 +94,7 @@ async function targetsOf(admin: Admin, topic: string, target: ResetTarget): Prom
   }));
 }
 
-async function requireInactive(admin: Admin, group: string): Promise<void> {
+export async function requireInactive(admin: Admin, group: string): Promise<void> {
   const { groups } = await admin.describeGroups([group]);
   const members = groups[0]?.members.length ?? 0;
   if (members > 0)

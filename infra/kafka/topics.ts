@@ -128,7 +128,7 @@ export async function createTopics(kafka: Kafka, config: KafkaConfig): Promise<r
 }
 
 /** Waits until every partition has a leader. */
-async function untilLed(admin: Admin, names: readonly string[]): Promise<void> {
+export async function untilLed(admin: Admin, names: readonly string[]): Promise<void> {
   for (let attempt = 0; ; attempt++) {
     try {
       const { topics } = await admin.fetchTopicMetadata({ topics: [...names] });

@@ -12,6 +12,7 @@ import { addQuery } from './query.ts';
 import { addReplay } from './replay.ts';
 import { addReset } from './reset.ts';
 import { addRun } from './run.ts';
+import { addRuns } from './runs.ts';
 import { addScore } from './score.ts';
 import { addSink } from './sink.ts';
 import { addStatus } from './status.ts';
@@ -24,6 +25,7 @@ export function addCommands(program: Command): void {
     addRun,
     addSink,
     addReplay,
+    addRuns,
     addEncode,
     addScore,
     addQuery,

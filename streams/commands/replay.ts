@@ -6,8 +6,9 @@ import { count, duration, mebibytes, percent } from '../../infra/console/format.
 import { facts, heading, table } from '../../infra/console/table.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { loadConfig } from '../load-config.ts';
+import { PLACES } from '../replay/open-output.ts';
 import { INTERRUPTED } from './interrupt.ts';
-import { collect, positiveInteger } from './options.ts';
+import { collect, positiveInteger, wholeNumber } from './options.ts';
 import { type BackfillFlags, MODES, runBackfill } from './run-backfill.ts';
 import { runReplay, stoppedAt } from './run-replay.ts';
 
@@ -29,6 +30,8 @@ const BULK_FLAGS = [
   'maxRate',
   'parallel',
   'memory',
+  'to',
+  'nice',
   'dryRun',
 ] as const;
 const kebab = (name: string): string => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
@@ -36,7 +39,9 @@ const kebab = (name: string): string => name.replace(/[A-Z]/g, (letter) => `-${l
 export function addReplay(program: Command): void {
   program
     .command('replay')
-    .description('encode the events of files, or with --mode of Kafka too, into ClickHouse; resumable and idempotent')
+    .description(
+      'encode the events of files, or with --mode of Kafka too, into ClickHouse, Kafka or files; resumable and idempotent',
+    )
     .requiredOption('-c, --config <file>', 'configuration, YAML')
     .option('--limit <events>', 'stop after this many events of the merged order', positiveInteger)
     .option('--fresh', 'drop what an earlier replay of the same run has written, and begin anew')
@@ -49,10 +54,12 @@ export function addReplay(program: Command): void {
     .option('--since <time>', 'of Kafka: from the first record of this time on')
     .option('--until <time>', 'of Kafka: up to the first record of this time')
     .option('--against <run>', 'of --mode verify: a run id, or kafka for the topic of embeddings')
+    .addOption(new Option('--to <place>', 'where the run goes; without it as backfill.to says').choices(PLACES))
     .option('--dry-run', 'count and estimate, store nothing')
     .option('--ranks', 'rank every event as well, and list the best entities at the end of each history')
     .option('--max-rate <events>', 'events a second, at most', positiveInteger)
     .option('--parallel <threads>', 'encoder threads', positiveInteger)
+    .option('--nice <n>', 'priority below other processes, 0 to 19; 10 without it', wholeNumber)
     .option('--memory <MiB>', 'what sorting may hold in memory; the rest lies on disk', positiveInteger)
     .option('--set <key=value>', 'override a setting, such as encoder.workers=2 (repeatable)', collect, [])
     .action(async (options: ReplayFlags) => {

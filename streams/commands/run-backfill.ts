@@ -1,6 +1,6 @@
 /** `hstu-streams replay --mode …`: the bulk path at a terminal, with progress, Ctrl-C and memory; and verification. */
+import { setPriority } from 'node:os';
 import { connect } from '../../infra/clickhouse/connect.ts';
-import { countRows } from '../../infra/clickhouse/readers.ts';
 import { count, duration, mebibytes, scientific } from '../../infra/console/format.ts';
 import { watchMemory } from '../../infra/console/memory.ts';
 import { type Progress, startProgress } from '../../infra/console/progress.ts';
@@ -9,8 +9,10 @@ import { type Bundle, loadBundle } from '../../models/hstu/bundle.ts';
 import type { Config } from '../../schemas/config.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { backfill, verifyStored } from '../replay/backfill.ts';
+import type { RunPlace } from '../replay/backfill-output.ts';
 import type { BackfillProgress } from '../replay/backfill-parts.ts';
 import { estimate } from '../replay/estimate.ts';
+import { openOutput } from '../replay/open-output.ts';
 import { parseBounds } from '../replay/parse-bounds.ts';
 import { type BackfillSource, fileBackfill, kafkaBackfill } from '../replay/source.ts';
 import { storedInRun, storedInTopic } from '../replay/stored.ts';
@@ -20,6 +22,9 @@ import { INTERRUPTED, onInterrupt } from './interrupt.ts';
 
 export const MODES = ['state', 'every-event', 'as-of', 'verify'] as const;
 
+/** A backfill lets whatever else wants the processors go first: live is not starved by one beside it. */
+const NICE = 10;
+
 export interface BackfillFlags {
   readonly mode: (typeof MODES)[number];
   readonly asOf?: string;
@@ -28,6 +33,8 @@ export interface BackfillFlags {
   readonly since?: string;
   readonly until?: string;
   readonly against?: string;
+  readonly to?: RunPlace;
+  readonly nice?: number;
   readonly ranks?: true;
   readonly fresh?: true;
   readonly dryRun?: true;
@@ -52,11 +59,14 @@ export async function runBackfill(config: Config, flags: BackfillFlags): Promise
   const asOfMs = flags.asOf === undefined ? undefined : timeOf('--as-of', flags.asOf);
   if ((flags.mode === 'as-of') !== (asOfMs !== undefined))
     throw new PipelineError('CONFIG_INVALID', '--as-of TIME belongs to --mode as-of, which needs it');
+  const nice = flags.nice ?? NICE;
+  if (nice > 19) throw new PipelineError('CONFIG_INVALID', `--nice ${nice}: expected 0 to 19`);
+  setPriority(nice);
   const memory = watchMemory();
   const interrupt = onInterrupt(() =>
     process.stderr.write('\nstopping: finishing what was read (Ctrl-C again to end at once)\n'),
   );
-  const bars = new Bars(() => memory.peakRssBytes);
+  const bars = new Bars(flags.mode === 'verify' ? 'verifying' : 'encoding');
   const common: Common = {
     config,
     bundle: await loadBundle(config.bundle),
@@ -88,10 +98,10 @@ async function backfillAndReport(
   asOfMs: number | undefined,
   bars: Bars,
 ): Promise<void> {
-  const clickhouse = await connect(common.config.clickhouse);
+  const output = await openOutput(common.config, flags.to);
   try {
     const { mode, ranks, fresh, maxRate } = flags;
-    const result = await backfill({ ...common, clickhouse, mode, asOfMs, ranks, fresh, maxRate });
+    const result = await backfill({ ...common, output, mode, asOfMs, ranks, fresh, maxRate });
     bars.stop();
     const done = result.position - result.start;
     console.log(heading(`Run ${result.runId}`));
@@ -106,17 +116,18 @@ async function backfillAndReport(
           `${count(done)} in ${duration(result.encodeMs)} (${count((1000 * done) / Math.max(1, result.encodeMs))}/s)`,
         ],
         ['embeddings', count(result.embeddings)],
-        ['ClickHouse', clickhouse.where],
+        ['stored in', `${output.place}: ${output.where}`],
       ]),
     );
-    console.log(table([await countRows(clickhouse, result.runId)]));
+    const rows = await output.count(result.runId);
+    if (rows !== undefined) console.log(table([rows]));
     if (!result.interrupted) return;
     console.log(
       `stopped after ${count(result.position)} of ${count(result.events)} events; what was done is committed. The same command goes on from there.`,
     );
     process.exitCode = INTERRUPTED;
   } finally {
-    await clickhouse.close();
+    await output.close();
   }
 }
 
@@ -205,25 +216,28 @@ function timeOf(flag: string, text: string): number {
 
 /** One bar a phase. */
 class Bars {
-  readonly #peakRssBytes: () => number;
+  readonly #label: string;
   #phase: BackfillProgress['phase'] | undefined;
   #bar: Progress | undefined;
 
-  constructor(peakRssBytes: () => number) {
-    this.#peakRssBytes = peakRssBytes;
+  constructor(label: string) {
+    this.#label = label;
   }
 
-  show({ phase, done, total, embeddings }: BackfillProgress): void {
+  show({ phase, done, start = 0, total, embeddings }: BackfillProgress): void {
     if (phase !== this.#phase) {
       this.stop();
       this.#phase = phase;
-      this.#bar = total === undefined ? undefined : startProgress('encoding', total);
+      this.#bar = total === undefined ? undefined : startProgress(this.#label, total, start);
     }
     if (total === undefined)
       process.stderr.write(
         `${process.stderr.isTTY ? '\r' : ''}sorting: ${count(done)} records${process.stderr.isTTY ? '' : '\n'}`,
       );
-    else this.#bar?.update(done, `${count(embeddings)} embeddings, peak ${mebibytes(this.#peakRssBytes())}`);
+    else {
+      const made = embeddings === 0 ? '' : `${count(embeddings)} embeddings, `;
+      this.#bar?.update(done, `${count(total - done)} to go, ${made}memory ${mebibytes(process.memoryUsage.rss())}`);
+    }
   }
 
   stop(): void {

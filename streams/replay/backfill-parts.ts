@@ -16,6 +16,8 @@ export interface BackfillProgress {
   readonly phase: 'sorting' | 'encoding';
   /** Records read, or events encoded. */
   readonly done: number;
+  /** Where this call began. @default 0 */
+  readonly start?: number;
   /** Of the events; unknown while they are sorted. */
   readonly total: number | undefined;
   readonly embeddings: number;
@@ -55,13 +57,11 @@ export const bulkEncoder = ({ config, bundle, parallel }: BackfillCommon): HstuE
 };
 
 /** @throws PipelineError `CONFIG_INVALID` for what only stepping serves */
-export function requireBulk(bundle: Bundle, config: Config): void {
+export function requireBulk(bundle: Bundle): void {
   const { verdict, reasons } = judgeCacheability(bundle.config);
   if (verdict === 're-encode')
     throw new PipelineError(
       'CONFIG_INVALID',
       `bundle ${bundle.config.name} cannot be encoded in bulk: ${reasons.join('; ')}; use replay without --mode`,
     );
-  if (config.sequence.sideFeatures !== undefined)
-    throw new PipelineError('CONFIG_INVALID', 'sequence.sideFeatures: not with --mode; use replay without it');
 }

@@ -1,12 +1,11 @@
-/** A backfill from a source to ClickHouse, by the bulk path: sort by user, encode whole histories, store; or verify what is stored. */
+/** A backfill, by the bulk path: sort by user, encode whole histories, store; or verify what is stored. */
 import { createHash } from 'node:crypto';
 import { lastValueFrom, tap } from 'rxjs';
-import type { ClickHouse } from '../../infra/clickhouse/clickhouse.ts';
-import { ClickHouseSink } from '../../infra/clickhouse/clickhouse-sink.ts';
-import { dropRun, readProgress } from '../../infra/clickhouse/readers.ts';
 import type { DeadLetter } from '../../schemas/action.ts';
-import type { OutputBatch } from '../../schemas/batch.ts';
 import { pipelineModel } from '../pipeline-model.ts';
+import { requireKnownActions } from '../require-known-actions.ts';
+import { signatureOf } from '../state-signature.ts';
+import type { BackfillOutput, RunWriter } from './backfill-output.ts';
 import {
   BATCH_EVENTS,
   type BackfillCommon,
@@ -17,6 +16,8 @@ import {
 } from './backfill-parts.ts';
 import { bulkFlow } from './bulk-flow.ts';
 import { historySource } from './history-source.ts';
+import { holdRun } from './hold-run.ts';
+import { settingsOf } from './settings-of.ts';
 import { sortSource } from './sort-source.ts';
 import type { StoredEmbeddings } from './stored.ts';
 import { userBatches } from './user-batches.ts';
@@ -31,7 +32,7 @@ export interface BackfillOptions extends BackfillCommon {
   readonly asOfMs?: number | undefined;
   /** Rank each event among all entities, too; and list the best at the end of each history. @default false */
   readonly ranks?: boolean | undefined;
-  readonly clickhouse: ClickHouse;
+  readonly output: BackfillOutput;
   /** Drop what an earlier backfill of the same run has written. @default false */
   readonly fresh?: boolean | undefined;
   /** Events a second, at most. @default unbounded */
@@ -54,18 +55,17 @@ export interface BackfillResult {
   readonly encodeMs: number;
 }
 
-/** Dead letters stored at once. */
-const LETTERS = 1_000;
-
 /**
  * Runs a backfill to its end, or to the abort. The run is named by what decides its outputs; a second call with the same goes on
  * where it stood, at the last user that was done.
  *
- * @throws PipelineError `CONFIG_INVALID` for a bundle that cannot be encoded in bulk, before anything is read
+ * @throws PipelineError `CONFIG_INVALID` for a bundle that cannot be encoded in bulk, before anything is read; for a run that another
+ *   process is writing
  */
 export async function backfill(options: BackfillOptions): Promise<BackfillResult> {
-  const { config, bundle, source, mode, asOfMs, ranks = false, clickhouse, fresh = false, maxRate, signal, onProgress } = options;
-  requireBulk(bundle, config);
+  const { config, bundle, source, mode, asOfMs, ranks = false, output, fresh = false, maxRate, signal, onProgress } = options;
+  requireBulk(bundle);
+  requireKnownActions(config, bundle);
   const model = pipelineModel(bundle);
   return withSort(options, async (sort) => {
     const began = performance.now();
@@ -82,19 +82,22 @@ export async function backfill(options: BackfillOptions): Promise<BackfillResult
     });
     const sortMs = performance.now() - began;
     const runId = runIdOf(options, fingerprint);
-    if (fresh) await dropRun(clickhouse, runId);
-    const start = (await readProgress(clickhouse, runId))?.position ?? 0;
-    const facts = { mode, model: bundle.config.name, modelDigest: bundle.digest, ...source.facts };
-    const sink = new ClickHouseSink(clickhouse, { runId, total: sort.count, facts });
-    for (let at = 0; at < letters.length; at += LETTERS) await sink.write(lettersOnly(letters.slice(at, at + LETTERS)), 0);
-    const encoder = bulkEncoder(options);
-    const sorted = sort.sorted();
-    for (let skipped = 0; skipped < start; skipped++) sorted.next();
-    let position = start;
-    let embeddings = 0;
-    let ended = false;
-    const encoding = performance.now();
+    const held = await holdRun(config, runId);
+    let writer: RunWriter | undefined;
+    let encoder: ReturnType<typeof bulkEncoder> | undefined;
     try {
+      if (fresh) await output.drop(runId);
+      writer = await output.open({ runId, total: sort.count, facts: factsOf(options), letters });
+      const { position: start, batchesDone } = writer;
+      const publish = afterFirst(batchesDone, writer);
+      encoder = bulkEncoder(options);
+      const sorted = sort.sorted();
+      for (let skipped = 0; skipped < start; skipped++) sorted.next();
+      let position = start;
+      let embeddings = 0;
+      let ended = false;
+      onProgress?.({ phase: 'encoding', done: start, start, total: sort.count, embeddings: 0 });
+      const encoding = performance.now();
       const batches$ = historySource({
         batches: userBatches(
           untilEnd(sorted, () => (ended = true)),
@@ -115,35 +118,59 @@ export async function backfill(options: BackfillOptions): Promise<BackfillResult
           ranks,
           asOfMs,
           maxInFlight: 2,
-          // The sink stores rows and then the position: nothing is left for the commit to do.
-          publisher: { publish: (batch) => sink.write(batch, batch.source.nextOffset) },
+          keepState: output.keepsState && mode !== 'as-of' && isOfKafka(options),
+          // The writer stores rows and where the run goes on as one: nothing is left for the commit to do.
+          publisher: { publish },
           committer: { commit: () => Promise.resolve() },
           now: Date.now,
         }),
         tap((batch) => {
           position = batch.source.nextOffset;
           embeddings += batch.embeddings.length;
-          onProgress?.({ phase: 'encoding', done: position, total: sort.count, embeddings });
+          onProgress?.({ phase: 'encoding', done: position, start, total: sort.count, embeddings });
         }),
       );
       await lastValueFrom(done$, { defaultValue: undefined });
-      if (ended) await sink.finish(position);
+      if (ended) await writer.finish(position);
+      return {
+        runId,
+        records,
+        events: sort.count,
+        start,
+        position,
+        embeddings,
+        deadLetters: letters.length,
+        interrupted: !ended,
+        sortMs,
+        encodeMs: performance.now() - encoding,
+      };
     } finally {
-      await encoder.close();
+      await encoder?.close();
+      await writer?.close();
+      held.release();
     }
-    return {
-      runId,
-      records,
-      events: sort.count,
-      start,
-      position,
-      embeddings,
-      deadLetters: letters.length,
-      interrupted: !ended,
-      sortMs,
-      encodeMs: performance.now() - encoding,
-    };
   });
+}
+
+/** What was stored by an earlier call is computed again, for what comes after it, and not stored again. */
+function afterFirst(count: number, writer: RunWriter): RunWriter['write'] {
+  let seen = 0;
+  return (batch) => (seen++ < count ? Promise.resolve() : writer.write(batch));
+}
+
+const isOfKafka = ({ source }: BackfillOptions): boolean => source.facts['ranges'] !== undefined;
+
+/** What a run is made of, as it is recorded with it: what a cut-over asks about. */
+function factsOf({ config, bundle, source, mode, asOfMs }: BackfillOptions): Readonly<Record<string, unknown>> {
+  return {
+    mode,
+    ...(asOfMs !== undefined && { asOfMs }),
+    model: bundle.config.name,
+    modelDigest: bundle.digest,
+    settings: settingsOf(config),
+    signature: signatureOf(bundle, config.sequence.seenLimit),
+    ...source.facts,
+  };
 }
 
 export interface BackfillVerifyOptions extends BackfillCommon {
@@ -154,7 +181,7 @@ export interface BackfillVerifyOptions extends BackfillCommon {
 /** Recomputes from the source what is stored, and compares. @throws PipelineError as `backfill` */
 export async function verifyStored(options: BackfillVerifyOptions): Promise<Verification> {
   const { config, bundle, source, stored, everyVersion, signal, onProgress } = options;
-  requireBulk(bundle, config);
+  requireBulk(bundle);
   const model = pipelineModel(bundle);
   return withSort(options, async (sort) => {
     await sortSource({
@@ -197,12 +224,3 @@ function* untilEnd<T>(items: Iterable<T>, onEnd: () => void): Generator<T> {
   yield* items;
   onEnd();
 }
-
-const lettersOnly = (deadLetters: readonly DeadLetter[]): OutputBatch => ({
-  source: { topic: 'backfill', partition: 0, records: [], nextOffset: 0, readAtMs: 0, ack: () => undefined },
-  processed: [],
-  deadLetters,
-  embeddings: [],
-  scores: [],
-  quality: [],
-});

@@ -47,6 +47,8 @@ export interface BulkParts {
   readonly ranks: boolean;
   /** The moment that the end of a history is asked about, ms. @default its newest event's */
   readonly asOfMs?: number | undefined;
+  /** Give the state that each history ends with. @default false */
+  readonly keepState?: boolean | undefined;
   /** Batches in the encoder at once. */
   readonly maxInFlight: number;
   readonly publisher: Publisher;
@@ -66,9 +68,9 @@ export interface DecodedHistories {
  * the encoder together, and those of a whole batch in one call, so that it can batch users by length.
  */
 export function bulkFlow(parts: BulkParts): OperatorFunction<DecodedHistories, OutputBatch> {
-  const { settings, model, encoder, everyEvent, ranks, asOfMs, maxInFlight, publisher, committer, now } = parts;
+  const { settings, model, encoder, everyEvent, ranks, asOfMs, keepState, maxInFlight, publisher, committer, now } = parts;
   const histories = new Histories();
-  const shape = shapeUpdates({ histories, everyEvent, ranks, asOfMs });
+  const shape = shapeUpdates({ histories, everyEvent, ranks, asOfMs, keepState });
   const scored = scoring({ settings: { ...settings, encoder: { maxInFlight } }, model, encoder });
   const ranked = ranks ? scored : map(unscored);
   return pipe(

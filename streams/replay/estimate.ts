@@ -26,9 +26,9 @@ export interface Estimate {
 const SAMPLE_BATCHES = 4;
 
 /** @throws PipelineError as `backfill` */
-export async function estimate(options: Omit<BackfillOptions, 'clickhouse'>): Promise<Estimate> {
+export async function estimate(options: Omit<BackfillOptions, 'output'>): Promise<Estimate> {
   const { config, bundle, source, mode, asOfMs, ranks = false, signal, onProgress } = options;
-  requireBulk(bundle, config);
+  requireBulk(bundle);
   const model = pipelineModel(bundle);
   return withSort(options, async (sort) => {
     const began = performance.now();

@@ -1,7 +1,9 @@
 /** What of a batch of histories is encoded: the state as of every event, or only where each history ends. */
+import { changesOf } from '../../operators/state-pages.ts';
 import type { SourcePosition } from '../../schemas/action.ts';
-import type { PublishPoint, SequencedBatch, SourceBatch, UserUpdate } from '../../schemas/batch.ts';
+import type { PublishPoint, SequencedBatch, SourceBatch, TakenChanges, UserUpdate } from '../../schemas/batch.ts';
 import type { EncodeSegment } from '../../schemas/encoding.ts';
+import type { StateChange } from '../../schemas/state.ts';
 import type { Histories } from './histories.ts';
 
 /** A batch of whole histories. */
@@ -42,6 +44,13 @@ export interface ShapeOptions {
   readonly ranks: boolean;
   /** The moment that the end of a history is asked about, ms. @default its newest event's */
   readonly asOfMs?: number | undefined;
+  /** Give the state of each history at its end, as `PartitionedChange`s. @default false */
+  readonly keepState?: boolean | undefined;
+}
+
+/** A record of a user's state, and the partition of the input that the user belongs to. */
+export interface PartitionedChange extends StateChange {
+  readonly partition: number;
 }
 
 /**
@@ -49,7 +58,13 @@ export interface ShapeOptions {
  *
  * Every history ends with an embedding of its end, in whatever batches it came.
  */
-export function shapeUpdates({ histories, everyEvent, ranks, asOfMs }: ShapeOptions): (batch: SequencedBatch) => ShapedBatch {
+export function shapeUpdates({
+  histories,
+  everyEvent,
+  ranks,
+  asOfMs,
+  keepState = false,
+}: ShapeOptions): (batch: SequencedBatch) => ShapedBatch {
   /** The user of whom an earlier batch gave something to the world. */
   let given: string | undefined;
 
@@ -72,10 +87,23 @@ export function shapeUpdates({ histories, everyEvent, ranks, asOfMs }: ShapeOpti
     // Nothing is stored of users that this batch begins.
     const erased = batch.erased?.filter((userId) => userId === given) ?? [];
     const { erased: _, ...rest } = batch;
+    const state = keepState ? endStates(batch, histories, continues) : undefined;
     given = continues;
     histories.keepOnly(continues);
-    return { ...rest, source, updates, ...(erased.length > 0 && { erased }) };
+    return { ...rest, source, updates, ...(erased.length > 0 && { erased }), ...(state !== undefined && { state }) };
   };
+}
+
+/** Of the histories that end with this batch. A history never ends without an action in its last batch, which says its partition. */
+function endStates({ processed }: SequencedBatch, histories: Histories, continues: string | undefined): TakenChanges {
+  const partitions = new Map(processed.map(({ action }) => [action.userId, action.position.partition]));
+  const changes: PartitionedChange[] = [];
+  for (const [userId, partition] of partitions) {
+    const sequence = userId === continues ? undefined : histories.get(userId);
+    if (sequence === undefined) continue;
+    for (const change of changesOf(userId, sequence)) changes.push({ ...change, partition });
+  }
+  return { changes, mark: 0 };
 }
 
 /** The end of a history, which may be what the last segment ends with. */

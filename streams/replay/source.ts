@@ -20,7 +20,7 @@ export type Visit = (record: SourceRecord, result: DecodeResult, order: number) 
 export interface BackfillSource {
   /** One pass, from first to last. @returns what names the records: the same text, the same records */
   scan(visit: Visit, signal?: AbortSignal): Promise<string>;
-  /** Of the run's record. */
+  /** Of the run's record; of Kafka with the `ranges` that were read, once they were. */
   readonly facts: Readonly<Record<string, unknown>>;
 }
 
@@ -73,12 +73,16 @@ export function kafkaBackfill(given: Config, boundsOf: (partition: number) => Ra
     mapping: config.kafka.mapping,
     erasureAction: config.sequence.erasureAction,
   });
+  let ranges: readonly OffsetRange[] = [];
   return {
-    facts: { topics: [topics.userActions, topics.erasures] },
+    get facts() {
+      return { topics: [topics.userActions, topics.erasures], ranges };
+    },
     async scan(visit, signal) {
       const kafka = kafkaClient(config.kafka);
       const actions = await resolveRanges(kafka, topics.userActions, boundsOf);
       const erasures = await resolveRanges(kafka, topics.erasures, () => ({}));
+      ranges = [...actions, ...erasures];
       const order = new Map<string, number>();
       for await (const records of readRanges(kafka, [...actions, ...erasures], maxBufferedBytes, signal)) {
         await registry?.ensure(schemaIdsOf(records));

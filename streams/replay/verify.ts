@@ -1,11 +1,12 @@
 /** Recomputes what is stored and says where it differs: the proof that a backfill, or live, did what it promises. */
-import { Subject } from 'rxjs';
+import { pipe, Subject } from 'rxjs';
 import type { UserSort } from '../../infra/files/user-sort.ts';
 import { type Encoder, sequence } from '../../operators/index.ts';
 import type { DecodedBatch, SequencedBatch, UserUpdate } from '../../schemas/batch.ts';
 import type { Config } from '../../schemas/config.ts';
 import type { EncodeSegment } from '../../schemas/encoding.ts';
 import type { StoredState } from '../../schemas/stored-state.ts';
+import { featuresOfContexts, sequencing } from '../pipeline.ts';
 import type { BulkModel } from './bulk-flow.ts';
 import { Histories } from './histories.ts';
 import type { StoredEmbeddings } from './stored.ts';
@@ -72,13 +73,10 @@ export async function verify(options: VerifyOptions): Promise<Verification> {
   const check = new Check(options);
   const histories = new Histories();
   const sequenceOf = synchronous(
-    sequence({
-      tokenizer: model.tokenizer,
-      window: model.window,
-      ...settings.sequence,
-      publish: 'every-event',
-      store: histories,
-    }),
+    pipe(
+      featuresOfContexts(settings, model.tokenizer),
+      sequence({ ...sequencing(settings, model), publish: 'every-event', store: histories }),
+    ),
   );
   const users = new Set<string>();
   let events = 0;

@@ -42,6 +42,7 @@ function world(answer: (what: string, n: number) => void, options: Partial<FeedW
     rows: async <T>() => [] as T[],
     command: (sql) => ask(/^DELETE FROM \w+/.exec(sql)![0]),
     insert: (table, _, rows) => (rows.length === 0 ? Promise.resolve() : ask(`${table} ${rows.length}`)),
+    bytes: () => Promise.resolve(new Uint8Array()),
     close: () => Promise.resolve(),
   };
   const writer = new FeedWriter(clickhouse, { runId: 'run', reader, retryDelayMs: 1, ...options });

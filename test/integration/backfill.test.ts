@@ -9,6 +9,7 @@ import type { Bundle } from '../../models/hstu/bundle.ts';
 import { loadBundle } from '../../models/hstu/bundle.ts';
 import { loadConfig } from '../../streams/load-config.ts';
 import { backfill, verifyStored } from '../../streams/replay/backfill.ts';
+import { clickhouseOutput } from '../../streams/replay/clickhouse-output.ts';
 import { fileBackfill, kafkaBackfill } from '../../streams/replay/source.ts';
 import { storedInRun, storedInTopic } from '../../streams/replay/stored.ts';
 import { isVerified } from '../../streams/replay/verify.ts';
@@ -34,9 +35,10 @@ describe('a backfill of files', { timeout: 300_000 }, () => {
     };
     const bundle = await loadBundle(config.bundle);
     const clickhouse = await connect(config.clickhouse);
+    const output = await clickhouseOutput(config.clickhouse);
     try {
       const stop = new AbortController();
-      const options = { config, bundle, clickhouse, mode: 'every-event', memoryBytes: 4 * 2 ** 20 } as const;
+      const options = { config, bundle, output, mode: 'every-event', memoryBytes: 4 * 2 ** 20 } as const;
       const first = await backfill({
         ...options,
         source: fileBackfill(config),
@@ -53,6 +55,7 @@ describe('a backfill of files', { timeout: 300_000 }, () => {
       expect(result).toMatchObject({ users: 610, compared: 100_836, missing: [], extra: [], mismatches: [] });
       expect(result.maxDelta).toBeLessThanOrEqual(1e-5);
     } finally {
+      await output.close();
       await clickhouse.close();
     }
   });

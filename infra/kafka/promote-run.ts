@@ -1,0 +1,163 @@
+/** Makes a run's outputs those of the deployment: a cut-over, partition by partition, each in one transaction. */
+import { randomUUID } from 'node:crypto';
+import type { Kafka } from 'kafkajs';
+import type { SourceRecord } from '../../schemas/action.ts';
+import type { KafkaConfig } from '../../schemas/config.ts';
+import { PipelineError } from '../../schemas/errors.ts';
+import type { RunRange } from '../../schemas/run-record.ts';
+import type { InputPositions } from '../../schemas/state.ts';
+import { PartitionProducer } from './partition-producer.ts';
+import { readRanges, resolveRanges } from './range-reader.ts';
+import { runTopicsOf } from './run-topics.ts';
+import { changelogOf, inputTopics, withAdmin } from './topics.ts';
+
+/** Of a state that is gigabytes, all of it is one transaction: the longest that brokers allow unless told. */
+const TRANSACTION_MS = 900_000;
+
+export interface CutOver {
+  readonly runId: string;
+  /** Where live goes on, by partition and input topic. */
+  readonly cut: readonly RunRange[];
+  /** The record of the changelog that says where the state stands. */
+  readonly position: (stateId: string, inputs: InputPositions) => { readonly key: Uint8Array; readonly value: Uint8Array };
+  readonly onPartition?: (partition: number, counts: Promoted) => void;
+}
+
+export interface Promoted {
+  /** Embeddings published. */
+  readonly embeddings: number;
+  /** Users of whom live had an embedding and the run has none: tombstones. */
+  readonly withdrawn: number;
+  /** Records of state. */
+  readonly state: number;
+}
+
+/**
+ * A partition's embeddings, state and committed offsets change together or not at all; after a crash between two partitions,
+ * doing it again finishes it. Whoever runs the deployment is fenced.
+ *
+ * @throws PipelineError Kafka's
+ */
+export async function promoteRun(kafka: Kafka, config: KafkaConfig, options: CutOver): Promise<Promoted> {
+  const partitions = [...new Set(options.cut.map(({ partition }) => partition))].sort((a, b) => a - b);
+  const sum = { embeddings: 0, withdrawn: 0, state: 0 };
+  for (const partition of partitions) {
+    const done = await promotePartition(kafka, config, options, partition);
+    options.onPartition?.(partition, done);
+    sum.embeddings += done.embeddings;
+    sum.withdrawn += done.withdrawn;
+    sum.state += done.state;
+  }
+  return sum;
+}
+
+async function promotePartition(
+  kafka: Kafka,
+  config: KafkaConfig,
+  { runId, cut, position }: CutOver,
+  partition: number,
+): Promise<Promoted> {
+  const { userEmbeddings } = config.topics;
+  const changelog = changelogOf(config);
+  const topics = runTopicsOf(config, runId);
+  const inputs = {
+    ...(await committedElsewhere(kafka, config, partition)),
+    ...Object.fromEntries(cut.filter((one) => one.partition === partition).map(({ topic, to }) => [topic, to])),
+  };
+  const producer = new PartitionProducer(kafka, { ...config, transactionTimeoutMs: TRANSACTION_MS }, partition);
+  const counts = { embeddings: 0, withdrawn: 0, state: 0 };
+  const read = (topic: string) => recordsOf(kafka, config, topic, partition);
+  try {
+    // Ends what an instance left open, so that what is read next is all there is.
+    await producer.open();
+    await producer.commitParts(async (send) => {
+      const users = await keysOf(read(userEmbeddings));
+      for await (const records of read(topics.embeddings)) {
+        counts.embeddings += records.length;
+        await send(userEmbeddings, records.map(copied));
+        for (const { key } of records) users.delete(textOf(key));
+      }
+      counts.withdrawn = users.size;
+      await send(userEmbeddings, [...users].map(tombstone));
+
+      const pages = await keysOf(read(changelog));
+      const positioned = position(randomUUID(), inputs);
+      pages.delete(textOf(positioned.key));
+      for await (const records of read(topics.state)) {
+        counts.state += records.length;
+        await send(
+          changelog,
+          records.map(({ key, value }) => ({ key: key!, value: value as Uint8Array })),
+        );
+        for (const { key } of records) pages.delete(textOf(key));
+      }
+      await send(changelog, [...pages].map(tombstone));
+      // Last: whoever restores takes what comes before it for that state.
+      await send(changelog, [positioned]);
+    }, inputs);
+  } finally {
+    await producer.close();
+  }
+  return counts;
+}
+
+/** Of inputs that a run is not made of: requests for candidates, which live goes on with where it stood. */
+async function committedElsewhere(kafka: Kafka, config: KafkaConfig, partition: number): Promise<InputPositions> {
+  return withAdmin(kafka, 'reading the committed offsets', async (admin) => {
+    const answers = await admin.fetchOffsets({ groupId: config.applicationId, topics: [...inputTopics(config)] });
+    const known = answers.flatMap(({ topic, partitions }) => {
+      const offset = Number(partitions.find((entry) => entry.partition === partition)?.offset ?? -1);
+      return offset >= 0 ? [[topic, offset] as const] : [];
+    });
+    return Object.fromEntries(known);
+  });
+}
+
+async function* recordsOf(
+  kafka: Kafka,
+  config: KafkaConfig,
+  topic: string,
+  partition: number,
+): AsyncGenerator<readonly SourceRecord[]> {
+  const ranges = (await resolveRanges(kafka, topic, () => ({}))).filter((range) => range.partition === partition);
+  yield* readRanges(kafka, ranges, config.maxBufferedBytes);
+}
+
+/** Keys that have a value now. */
+async function keysOf(parts: AsyncIterable<readonly SourceRecord[]>): Promise<Set<string>> {
+  const keys = new Set<string>();
+  for await (const records of parts)
+    for (const { key, value } of records)
+      if (value === null) keys.delete(textOf(key));
+      else keys.add(textOf(key));
+  return keys;
+}
+
+/** Bytes, one a character: keys of the changelog are no UTF-8. */
+const textOf = (key: SourceRecord['key']): string => Buffer.from(key ?? []).toString('latin1');
+const tombstone = (key: string) => ({ key: Buffer.from(key, 'latin1'), value: null });
+const copied = ({ key, value }: SourceRecord) => ({ key: key!, value: value as Uint8Array });
+
+/**
+ * @throws PipelineError `CONFIG_INVALID` where live could not go on at the cut: the log has lost what comes after it, or has never
+ *   held it, or has other partitions
+ */
+export async function requireReachable(kafka: Kafka, cut: readonly RunRange[]): Promise<void> {
+  const topics = [...new Set(cut.map(({ topic }) => topic))];
+  await withAdmin(kafka, 'reading the offsets of the inputs', async (admin) => {
+    for (const topic of topics) {
+      const logs = await admin.fetchTopicOffsets(topic);
+      const own = cut.filter((one) => one.topic === topic);
+      if (logs.length !== own.length)
+        throw new PipelineError('CONFIG_INVALID', `${topic} has ${logs.length} partitions, the run was made of ${own.length}`);
+      for (const { partition, to } of own) {
+        const log = logs.find((one) => one.partition === partition);
+        if (log === undefined || to < Number(log.low) || to > Number(log.high))
+          throw new PipelineError(
+            'CONFIG_INVALID',
+            `${topic}/${partition}: live cannot go on at offset ${to}, the log holds ${log?.low ?? '-'} to ${log?.high ?? '-'}; make the run again`,
+          );
+      }
+    }
+  });
+}

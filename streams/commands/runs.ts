@@ -1,0 +1,113 @@
+/** `hstu-streams runs`: what backfills there are; a finished one becomes live, or goes. */
+import { type Command, Option } from 'commander';
+import { count } from '../../infra/console/format.ts';
+import { heading, table } from '../../infra/console/table.ts';
+import { loadBundle } from '../../models/hstu/bundle.ts';
+import type { Config } from '../../schemas/config.ts';
+import { PipelineError } from '../../schemas/errors.ts';
+import { loadConfig } from '../load-config.ts';
+import type { RunPlace } from '../replay/backfill-output.ts';
+import { holdRun } from '../replay/hold-run.ts';
+import { openOutput, PLACES } from '../replay/open-output.ts';
+import { executePromotion, planPromotion } from '../replay/promote.ts';
+import { requireKafka } from '../require-kafka.ts';
+import { collect } from './options.ts';
+
+interface Options {
+  readonly config: string;
+  readonly set: string[];
+  readonly to?: RunPlace;
+}
+
+export function addRuns(program: Command): void {
+  const runs = program.command('runs').description('the runs of replay: list them, promote one to live, drop one');
+  const under = (name: string, description: string) =>
+    runs
+      .command(name)
+      .description(description)
+      .requiredOption('-c, --config <file>', 'configuration, YAML')
+      .option('--set <key=value>', 'override a setting (repeatable)', collect, []);
+  const place = () => new Option('--to <place>', 'where the runs are; without it as backfill.to says').choices(PLACES);
+
+  under('list', 'every run of a place: how far it has come, and what it is made of')
+    .addOption(place())
+    .action(async (options: Options) => listRuns(await configOf(options), options.to));
+  under(
+    'promote <run>',
+    'make a finished run of --to kafka the state and the embeddings of live; shows what it would do, unless --execute',
+  )
+    .option('--execute', 'do it')
+    .action(async (runId: string, options: Options & { execute?: true }) =>
+      promote(await configOf(options), runId, options.execute === true),
+    );
+  under('drop <run>', 'remove all of a run: rows, topics, files')
+    .addOption(place())
+    .action(async (runId: string, options: Options) => drop(await configOf(options), runId, options.to));
+}
+
+const configOf = ({ config, set }: Options): Promise<Config> =>
+  loadConfig({ file: config, environment: process.env, assignments: set });
+
+async function listRuns(config: Config, place: RunPlace | undefined): Promise<void> {
+  const output = await openOutput(config, place);
+  try {
+    const runs = await output.runs();
+    if (runs.length === 0) {
+      console.log(`no runs in ${output.place}: ${output.where}`);
+      return;
+    }
+    console.log(
+      table(
+        runs.map(({ runId, position, total, finished, updatedAtMs, facts }) => ({
+          run: runId,
+          events: `${count(position)} of ${total === undefined ? '?' : count(total)}`,
+          state: finished ? 'finished' : 'not finished',
+          moved: updatedAtMs === 0 ? '-' : new Date(updatedAtMs).toISOString().slice(0, 19),
+          model: String(facts['model'] ?? '-'),
+        })),
+      ),
+    );
+  } finally {
+    await output.close();
+  }
+}
+
+async function promote(given: Config, runId: string, execute: boolean): Promise<void> {
+  const config = requireKafka(given, 'runs promote');
+  const plan = await planPromotion(config, await loadBundle(config.bundle), runId);
+  console.log(heading(`Cut-over of ${config.kafka.applicationId} to ${runId}`));
+  console.log(table(plan.cut.map(({ topic, partition, to }) => ({ topic, partition, 'goes on at': to }))));
+  console.log('embeddings and state of live become those of the run; of users that it does not know they are withdrawn');
+  if (!execute) {
+    console.log('nothing was done: this was a dry run; repeat with --execute');
+    return;
+  }
+  const held = await holdRun(config, runId);
+  try {
+    await executePromotion(config, plan, (partition, { embeddings, withdrawn, state }) =>
+      console.log(
+        `partition ${partition}: ${count(embeddings)} embeddings, ${count(withdrawn)} withdrawn, ${count(state)} records of state`,
+      ),
+    );
+  } finally {
+    held.release();
+  }
+  console.log('done: start the instances');
+}
+
+async function drop(config: Config, runId: string, place: RunPlace | undefined): Promise<void> {
+  const output = await openOutput(config, place);
+  try {
+    const runs = await output.runs();
+    if (!runs.some((run) => run.runId === runId))
+      throw new PipelineError(
+        'CONFIG_INVALID',
+        `run ${runId}: not in ${output.place}: ${output.where}, which holds ${runs.map((run) => run.runId).join(', ') || 'none'}`,
+      );
+    const held = await holdRun(config, runId);
+    await output.drop(runId).finally(() => held.release());
+    console.log(`${runId} is gone from ${output.place}: ${output.where}`);
+  } finally {
+    await output.close();
+  }
+}

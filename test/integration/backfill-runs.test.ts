@@ -1,0 +1,114 @@
+/** Runs of backfills on a real broker: killed and gone on with, promoted to live, refused, dropped. */
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { partitionOf } from '../../infra/kafka/action-producer.ts';
+import { OutputProducer } from '../../infra/kafka/output-producer.ts';
+import { requireReachable } from '../../infra/kafka/promote-run.ts';
+import { type Bundle, loadBundle, writeBundle } from '../../models/hstu/bundle.ts';
+import { randomBundle } from '../../models/hstu/random-bundle.ts';
+import type { StoredState } from '../../schemas/stored-state.ts';
+import { backfill, verifyStored } from '../../streams/replay/backfill.ts';
+import { kafkaOutput } from '../../streams/replay/kafka-output.ts';
+import { executePromotion, planPromotion } from '../../streams/replay/promote.ts';
+import { kafkaBackfill } from '../../streams/replay/source.ts';
+import { kafkaIsPossible, randomName, sharedKafka } from '../support/kafka-broker.ts';
+import { liveBundle, liveEvents } from '../support/live-bundle.ts';
+import { LiveWorld } from '../support/live-world.ts';
+import { aKilledBackfillGivesTheSame } from '../support/promises/backfill.ts';
+
+describe.skipIf(!kafkaIsPossible)('runs of backfills', { timeout: 240_000 }, () => {
+  let bundle: { readonly bundle: Bundle; readonly path: string };
+  const worlds: LiveWorld[] = [];
+  const newWorld = async () => {
+    const broker = await sharedKafka();
+    const settings = { publish: 'every-batch' };
+    const name = randomName('runs');
+    const world = await LiveWorld.create({ broker, name, bundlePath: bundle.path, bundle: bundle.bundle, settings });
+    worlds.push(world);
+    return world;
+  };
+  beforeAll(async () => {
+    bundle = await liveBundle();
+  }, 180_000);
+  afterAll(() => Promise.all(worlds.map((world) => world.close())));
+
+  it('a run that was killed and gone on with is, record for record, one that nobody disturbed', async () => {
+    const world = await newWorld();
+    const options = { places: ['kafka'], rounds: 1, events: 20_000, say: () => undefined } as const;
+    expect((await aKilledBackfillGivesTheSame(world, options)).problems).toEqual([]);
+  });
+
+  it('a run of another model is promoted: live goes on at the cut, with its state and its embeddings, and the erased stay erased', async () => {
+    const world = await newWorld();
+    const { topics, partitions } = world.config.kafka;
+    const actions = liveEvents({ events: 900, users: 40 });
+    const gone = { ...actions[0]!, userId: 'gone' };
+    await world.produce([...actions.slice(0, 600), gone]);
+    const old = await world.start('old');
+    await world.untilConsumed(601);
+    expect(await old.stop()).toBe(0);
+    // Nobody erased it while live ran: only the run knows, and the embedding that is published goes with the cut-over.
+    const eraser = new OutputProducer(world.kafka, world.config.kafka);
+    await eraser.send(partitionOf('gone', partitions), new Map([[topics.erasures, [{ key: 'gone', value: null }]]]));
+    await eraser.close();
+
+    const path = join(world.folder, 'other-model');
+    await writeBundle(
+      path,
+      randomBundle({ dimension: 16, layers: 2, heads: 2, maxSequenceLength: 40, vocabularySize: 300, seed: 7 }),
+    );
+    const other = await loadBundle(path);
+    const config = { ...world.config, bundle: path, state: { ...world.config.state, path: world.folder } };
+    const output = await kafkaOutput(config);
+    const source = kafkaBackfill(config, () => ({}));
+    const { runId, interrupted } = await backfill({ config, bundle: other, source, mode: 'state', output });
+    expect(interrupted).toBe(false);
+    await world.produce(actions.slice(600));
+
+    await expect(planPromotion(config, bundle.bundle, runId)).rejects.toThrow(/live would go on with another/);
+    const plan = await planPromotion(config, other, runId);
+    const beyond = plan.cut.map((range) => ({ ...range, to: 10_000 }));
+    await expect(requireReachable(world.kafka, beyond)).rejects.toThrow(/cannot go on at offset 10000, the log holds 0 to \d+/);
+    await expect(requireReachable(world.kafka, plan.cut.slice(1))).rejects.toThrow(/has 4 partitions, the run was made of 3/);
+    const before = (await world.outputs(topics.userEmbeddings, 'UserEmbedding')).length;
+    const done = await executePromotion(config, plan);
+    expect(done.withdrawn).toBe(1);
+    const promoted = (await world.outputs(topics.userEmbeddings, 'UserEmbedding')).length - before;
+    expect(promoted).toBe(done.embeddings + done.withdrawn);
+    // Done again, as after a crash on the way, it changes nothing that matters.
+    await executePromotion(config, plan);
+
+    // Its folder of state is of before the cut-over, and found out.
+    Object.assign(world.config, { bundle: path });
+    const next = await world.start('old');
+    await world.untilConsumed(901);
+    expect(next.log).toContain('another state than the changelog');
+    expect(await world.verifyState(actions)).toEqual([]);
+    expect(
+      await verifyStored({
+        config,
+        bundle: other,
+        source: kafkaBackfill(config, () => ({})),
+        stored: await newest(world),
+        everyVersion: false,
+      }),
+    ).toMatchObject({ missing: [], extra: [], mismatches: [] });
+
+    await expect(planPromotion(config, other, runId)).rejects.toThrow(/stop every instance first/);
+    await output.drop(runId);
+    expect(await output.runs()).toEqual([]);
+    await expect(planPromotion(config, other, runId)).rejects.toThrow(/not among the runs in Kafka \(there are none\)/);
+  });
+});
+
+/** The embedding that each user has now. */
+async function newest(world: LiveWorld) {
+  const users = new Map<string, Map<number, StoredState>>();
+  for (const { key, value } of await world.outputs(world.config.kafka.topics.userEmbeddings, 'UserEmbedding')) {
+    users.delete(key);
+    if (value === null) continue;
+    const { version, queryTimeMs, lineage, embedding } = value;
+    users.set(key, new Map([[version, { ...lineage, queryTimeMs, embedding: Float32Array.from(embedding) }]]));
+  }
+  return { ofUsers: () => Promise.resolve(users), users: () => Promise.resolve(users.keys()) };
+}
