@@ -100,7 +100,7 @@ export const CACHEABLE: Readonly<Record<string, Bundle>> = {
   'no time bias': smallBundle({ timeBias: false, seed: 14 }),
   'no position bias': smallBundle({ positionBias: false, seed: 15 }),
   'no bias at all': smallBundle({ timeBias: false, positionBias: false, seed: 16 }),
-  'concatUa, dqk 12, dv 4': smallBundle({ concatUa: true, dqk: 12, dv: 4, seed: 17 }),
+  'concatUa, dqk 10, dv 6 (not for the kernel)': smallBundle({ concatUa: true, dqk: 10, dv: 6, seed: 17 }),
   'layernorm output, 4 heads': smallBundle({ outputNorm: 'layernorm', heads: 4, seed: 18 }),
   'no positions': smallBundle({ positions: 'none', seed: 19 }),
   ...RANKING,
