@@ -18,6 +18,7 @@ import { batchSource } from './batch-source.ts';
 import { Lifecycle, type LifecycleState } from './lifecycle.ts';
 import { type PipelineParts, pipeline, toSequences } from './pipeline.ts';
 import { pipelineModel } from './pipeline-model.ts';
+import { requireKnownActions } from './require-known-actions.ts';
 
 /** Batches of one replay form one partition: the merged order of the files. */
 const PARTITION = { topic: 'replay', partition: 0 } as const;
@@ -97,6 +98,7 @@ export async function replay(options: ReplayOptions): Promise<ReplayResult> {
       maxSortRecords: source.maxSortRecords,
     }),
   ]);
+  requireKnownActions(config, bundle);
   const runId = runIdOf(config, bundle, files);
   const end = Math.min(options.limit ?? files.total, files.total);
   const clickhouse = await connect(config.clickhouse);

@@ -20,6 +20,7 @@ import { ModelSlot } from '../model-change/model-slot.ts';
 import type { ModelObserver } from '../model-change/model-status.ts';
 import { type ServedModel, serveModel } from '../model-change/served-model.ts';
 import type { LiveConfig } from '../require-kafka.ts';
+import { requireKnownActions } from '../require-known-actions.ts';
 import { requireCompatible } from '../state-signature.ts';
 import { type LiveObserver, LiveStream } from './live-stream.ts';
 import type { PartitionTask, TaskParts } from './partition-task.ts';
@@ -68,6 +69,7 @@ export async function openLive({
   configured = () => Promise.resolve(config.bundle),
   logCreator,
 }: OpenLiveOptions): Promise<OpenLive> {
+  requireKnownActions(config, bundle);
   const kafka = kafkaClient(config.kafka, { ...(logCreator !== undefined && { logCreator }) });
   const topics = inputTopics(config.kafka);
   await requireLogin(config.kafka);
