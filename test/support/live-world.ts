@@ -186,12 +186,14 @@ export class LiveWorld {
 
   /**
    * What the promise says of these actions: in each user's embeddings every version once and in order, the last equal to a
-   * full encode.
+   * full encode by the model that it names.
    *
+   * @param others bundles that may have been served beside the world's
    * @returns the largest |published − full encode| over the users' last embeddings
    */
   async verify(
     actions: readonly UserAction[],
+    others: readonly Bundle[] = [],
   ): Promise<{ readonly users: number; readonly maxDelta: number; readonly problems: string[] }> {
     const expected = this.#sequencesOf(actions);
     const outputs = await this.outputs(this.config.kafka.topics.userEmbeddings, 'UserEmbedding');
@@ -205,7 +207,9 @@ export class LiveWorld {
       if ((last.get(value.userId)?.version ?? 0) <= value.version) last.set(value.userId, value);
     }
     const problems: string[] = [];
-    const engine = new EncoderEngine(this.#bundle, { kvBudgetBytes: 0 });
+    const engines = new Map(
+      [this.#bundle, ...others].map((bundle) => [bundle.digest, new EncoderEngine(bundle, { kvBudgetBytes: 0 })]),
+    );
     let maxDelta = 0;
     for (const [userId, sequence] of expected) {
       const got = versions.get(userId) ?? [];
@@ -221,13 +225,18 @@ export class LiveWorld {
       if (embedding.lineage.sequenceDigest !== sequence.digest) problems.push(`${userId}: made of other tokens`);
       const window = sequence.snapshot();
       const segment = { ...window, from: window.entities.length - 1, queryTimeS: Math.floor(embedding.queryTimeMs / 1000) };
+      const engine = engines.get(embedding.lineage.modelDigest);
+      if (engine === undefined) {
+        problems.push(`${userId}: made by model ${embedding.lineage.modelDigest}`);
+        continue;
+      }
       const [full] = await engine.encode([{ userId, segments: [segment] }]);
       full!.segments[0]!.rows.forEach((value, d) => {
         maxDelta = Math.max(maxDelta, Math.abs(value - embedding.embedding[d]!));
       });
     }
     for (const userId of versions.keys()) if (!expected.has(userId)) problems.push(`${userId}: published, and did nothing`);
-    await engine.release();
+    for (const engine of engines.values()) await engine.release();
     return { users: expected.size, maxDelta, problems };
   }
 
