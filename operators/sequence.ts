@@ -142,7 +142,7 @@ function sequenceBatch(
     }
     if (token.kind === 'refuse') {
       const letter = deadLetter(recordOf(action), 'sequence', token.code, token.message);
-      refused.push({ userId, letter: { ...letter, action: action.action } });
+      refused.push({ userId, letter: { ...letter, action: action.action, userId } });
       continue;
     }
     if (token.kind === 'keep') {

@@ -43,6 +43,16 @@ export class UserKeys {
     this.#prefix = Buffer.concat([Uint8Array.of(as), written]);
   }
 
+  /** First and last key that the user's records can have, in the order of bytes; others' keys may lie between. */
+  get range(): { readonly first: Buffer; readonly last: Buffer } {
+    return { first: this.#prefix, last: Buffer.concat([this.#prefix, Buffer.alloc(SUFFIX_BYTES, 0xff)]) };
+  }
+
+  /** Whether a key is one of this user's. */
+  owns(key: Uint8Array): boolean {
+    return key.length === this.#prefix.length + SUFFIX_BYTES && this.#prefix.equals(key.subarray(0, this.#prefix.length));
+  }
+
   /** `page` is an unsigned 32-bit number; a head has none. */
   key(kind: RecordKind, page = 0): Buffer {
     const key = Buffer.allocUnsafeSlow(this.#prefix.length + SUFFIX_BYTES);

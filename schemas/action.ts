@@ -51,6 +51,8 @@ export interface DeadLetter {
   readonly originalKey?: Uint8Array | null;
   /** Kind of the action, where the record was decoded to one. */
   readonly action?: string;
+  /** Whose it is, where the record was decoded: what an erasure finds the letter by, also where its key is another. */
+  readonly userId?: string;
 }
 
 /** An action that was read and understood, and is not encoded: counted, never silent. */

@@ -7,8 +7,8 @@ import type { ActionOutcome } from '../../schemas/output.ts';
 import type { OutgoingRecord, OutgoingRecords } from './partition-producer.ts';
 
 /**
- * Embeddings and scores by user id, dead letters by the key that their record had. A user who was erased has a tombstone
- * before anything newer.
+ * Embeddings and scores by user id; dead letters too, where their record could be read, else by the key that it had. A user who
+ * was erased has a tombstone before anything newer, of embeddings and of scores.
  *
  * @param publishedAtMs timestamp of all of them, ms since the epoch: greater than that of the partition's batch before, so
  *   that whoever reads the tombstone knows what it ends, in every topic
@@ -27,8 +27,9 @@ export function outputRecords(
         list.map((record) => ({ ...record, timestampMs: publishedAtMs })),
       );
   };
+  const tombstones = (batch.erased ?? []).map((userId): OutgoingRecord => ({ key: userId, value: null }));
   add(topics.userEmbeddings, [
-    ...(batch.erased ?? []).map((userId): OutgoingRecord => ({ key: userId, value: null })),
+    ...tombstones,
     ...batch.embeddings.map(
       (embedding): OutgoingRecord => ({
         key: embedding.userId,
@@ -36,17 +37,17 @@ export function outputRecords(
       }),
     ),
   ]);
-  add(
-    topics.candidateScores,
-    batch.scores.map((scores) => ({ key: scores.userId, value: codec.encode('CandidateScores', scores) })),
-  );
+  add(topics.candidateScores, [
+    ...tombstones,
+    ...batch.scores.map((scores): OutgoingRecord => ({ key: scores.userId, value: codec.encode('CandidateScores', scores) })),
+  ]);
   const timestamps = batch.deadLetters.length === 0 ? undefined : timestampsOf(batch);
   add(
     topics.deadLetters,
     batch.deadLetters.map((letter) => {
       const timestampMs = timestamps!(letter.position);
       const dated = { ...letter, ...(timestampMs !== undefined && { timestampMs }) };
-      return { key: letter.originalKey ?? null, value: codec.encode('DeadLetter', dated) };
+      return { key: letter.userId ?? letter.originalKey ?? null, value: codec.encode('DeadLetter', dated) };
     }),
   );
   if (topics.actionOutcomes !== undefined)

@@ -53,7 +53,7 @@ export class PartitionFetcher {
   readonly #partitions = new Map<string, Buffered>();
   #cluster: Cluster;
   /** Leaders with a fetch under way. */
-  readonly #busy = new Set<string>();
+  readonly #busy = new Map<string, Promise<void>>();
   #stopped = false;
   #failingSinceMs: number | undefined;
   #retry: NodeJS.Timeout | undefined;
@@ -142,6 +142,9 @@ export class PartitionFetcher {
     clearTimeout(this.#retry);
     this.#partitions.clear();
     await this.#cluster.disconnect().catch(() => undefined);
+    // A fetch that was about to begin has connected anew, and would keep the process alive.
+    await Promise.all(this.#busy.values());
+    await this.#cluster.disconnect().catch(() => undefined);
   }
 
   /** Starts a fetch from every leader that has none under way and something to be asked for. */
@@ -150,11 +153,11 @@ export class PartitionFetcher {
     try {
       for (const [leader, wanted] of this.#wantedByLeader()) {
         if (this.#busy.has(leader)) continue;
-        this.#busy.add(leader);
-        void this.#fetch(leader, wanted).finally(() => {
+        const fetching = this.#fetch(leader, wanted).finally(() => {
           this.#busy.delete(leader);
           this.#pump();
         });
+        this.#busy.set(leader, fetching);
       }
     } catch (thrown) {
       this.#failed(thrown);

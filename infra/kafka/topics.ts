@@ -62,6 +62,8 @@ export interface TopicState {
   readonly partitions?: number;
   readonly replicas?: number;
   readonly cleanupPolicy?: string;
+  /** How long a record stays at least, ms; -1 for ever. A compacted topic has it too, and does not go by it. */
+  readonly retentionMs?: number;
 }
 
 /** What the broker has of the deployment's topics. */
@@ -76,18 +78,20 @@ export async function readTopics(kafka: Kafka, config: KafkaConfig): Promise<rea
     const { topics } = await admin.fetchTopicMetadata({ topics: present.map(({ name }) => name) });
     const { resources } = await admin.describeConfigs({
       includeSynonyms: false,
-      resources: present.map(({ name }) => ({ type: 2, name, configNames: ['cleanup.policy'] })),
+      resources: present.map(({ name }) => ({ type: 2, name, configNames: ['cleanup.policy', 'retention.ms'] })),
     });
     return specs.map(({ name, role }) => {
       const found = topics.find((topic) => topic.name === name);
       if (found === undefined) return { name, role };
       const entries = resources.find(({ resourceName }) => resourceName === name)?.configEntries ?? [];
+      const settingOf = (key: string) => entries.find(({ configName }) => configName === key)?.configValue;
       return {
         name,
         role,
         partitions: found.partitions.length,
         replicas: found.partitions[0]?.replicas.length ?? 0,
-        cleanupPolicy: entries.find(({ configName }) => configName === 'cleanup.policy')?.configValue ?? '?',
+        cleanupPolicy: settingOf('cleanup.policy') ?? '?',
+        retentionMs: Number(settingOf('retention.ms') ?? -1),
       };
     });
   });

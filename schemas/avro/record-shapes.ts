@@ -6,7 +6,7 @@ import type { CandidateRequest, Erasure } from './requests.ts';
 import type { RecordName } from './schemas.ts';
 
 /** A dead letter with what sending its record again takes. */
-export interface StampedDeadLetter extends Omit<DeadLetter, 'action'> {
+export interface StampedDeadLetter extends Omit<DeadLetter, 'action' | 'userId'> {
   /** The record's own timestamp, ms since the epoch. */
   readonly timestampMs?: number;
 }

@@ -4,6 +4,7 @@ import { addDemo } from './demo.ts';
 import { addDoctor } from './doctor.ts';
 import { addDown } from './down.ts';
 import { addEncode } from './encode.ts';
+import { addErase } from './erase.ts';
 import { addExplain } from './explain.ts';
 import { addModel } from './model.ts';
 import { addPlan } from './plan.ts';
@@ -32,6 +33,7 @@ export function addCommands(program: Command): void {
     addTopics,
     addProduce,
     addReset,
+    addErase,
     addModel,
     addPlan,
     addExplain,

@@ -123,6 +123,8 @@ export class FeedReader {
   }
 
   #scores(record: SourceRecord, { tables }: FeedRows): boolean {
+    // The tombstone of an erased user, who is erased by the one among the embeddings.
+    if (record.value === null) return true;
     const scores = this.#decode('CandidateScores', record);
     if (scores instanceof Fault) return false;
     const atMs = timeOf(record);
@@ -153,7 +155,7 @@ export class FeedReader {
     const letter = this.#decode('DeadLetter', record);
     if (letter instanceof Fault) return false;
     const atMs = timeOf(record);
-    const userId = textOf(letter.originalKey) ?? '';
+    const userId = textOf(record.key) ?? textOf(letter.originalKey) ?? '';
     const json = withCells(deadLetterRow(this.#options.runId, letter), timeText(atMs), userId);
     tables.dead_letters.push({ userId, atMs, input: letter.position, json });
     return true;
