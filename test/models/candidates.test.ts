@@ -187,6 +187,21 @@ describe('scoreCandidates', () => {
     expect(encoded!.segments[0]).toMatchObject({ outcome: 'hit', rowsComputed: 1 });
   });
 
+  it('leaves every byte of the cache as it was, and a changed byte or one event more is noticed', async () => {
+    const { engine, cache } = start(stu, 4_000);
+    await engine.scoreCandidates([request(30, [1])]);
+    const held = cache.digest('u');
+    await engine.scoreCandidates([request(30, [9, 2, 9]), request(30, [])]);
+    expect(cache.digest('u')).toBe(held);
+    const [values] = cache.touch('u')!.extent.values;
+    const data = values!.data as Float32Array;
+    data[3] = data[3]! + 1;
+    expect(cache.digest('u')).not.toBe(held);
+    data[3] = data[3]! - 1;
+    await engine.scoreCandidates([request(31, [1])]);
+    expect(cache.digest('u')).not.toBe(held);
+  });
+
   it('scores for a user without a history: candidates see themselves', async () => {
     const { engine } = start(stu, 4_000);
     const [scored] = await engine.scoreCandidates([{ ...request(0, [3, 5]), withRows: true }]);
