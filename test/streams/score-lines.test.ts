@@ -134,6 +134,15 @@ it('a user of whom nothing is known gets what the example bundle says is popular
     { entity: 'movie:296', score: 253 },
     { entity: 'movie:2571', score: 234 },
   ]);
+  // The stream, live or replayed, says the same.
+  const driver = new TopologyDriver({
+    bundle,
+    mapping: { userId: '{u}', action: 'rating', entity: '{e}', eventTime: { field: 't', unit: 's' } },
+  });
+  closing.push(() => driver.close());
+  const request = { requestId: 'r', userId: 'new', entities: [], queryTimeMs: START, topK: 3, deny: ['movie:318'] };
+  const { scores } = await driver.ask([JSON.stringify(request)]);
+  expect(scores).toMatchObject([{ requestId: 'r', version: 0, coldStart: true, candidates: result!.candidates }]);
 });
 
 it('the first stage of two lists by dot product, and a bundle that only ranks has no first stage', async () => {
