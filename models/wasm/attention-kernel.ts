@@ -5,6 +5,8 @@
  *
  * Addresses and strides are in bytes. Loads may reach three rows behind the last key; what is read there is not used.
  */
+import { type BiasExports, fillBias } from './bias-kernel.ts';
+import type { BundleConfig } from '../../schemas/bundle-config.ts';
 import {
   type Expression,
   type FunctionBuilder,
@@ -28,7 +30,7 @@ const SIDE_BY_SIDE = 2;
 export const KERNEL_BYTES = 2 * BLOCK * 4;
 
 /** What the module exports. */
-export interface AttentionExports {
+export interface AttentionExports extends BiasExports {
   attend(
     rows: number,
     q: number,
@@ -43,14 +45,18 @@ export interface AttentionExports {
     out: number,
     outStride: number,
   ): void;
-  /** `out_j = position_j + time[bucket of j]`; `runs` holds pairs (the key behind the run's last, byte offset of its bucket). */
-  fillBias(out: number, runs: number, runsEnd: number, position: number, time: number): void;
 }
 
-/** @param dqk, dv widths of a head, multiples of 4 */
-export function attentionKernel({ dqk, dv }: { readonly dqk: number; readonly dv: number }): Uint8Array<ArrayBuffer> {
+type MultiplyAdd = (a: Expression, b: Expression, c: Expression) => Expression;
+
+/**
+ * @param dqk, dv widths of a head, multiples of 4
+ * @param fused whether to multiply and add in one instruction, which not every engine has
+ */
+export function attentionKernel({ dqk, dv }: Pick<BundleConfig, 'dqk' | 'dv'>, fused: boolean): Uint8Array<ArrayBuffer> {
   const m = new ModuleBuilder();
-  const kernel = { m, dqk, dv };
+  const multiplyAdd: MultiplyAdd = fused ? f32x4.relaxedMultiplyAdd : (a, b, c) => f32x4.add(f32x4.mul(a, b), c);
+  const kernel = { m, dqk, dv, multiplyAdd };
   const one = attendBlock(kernel, 1);
   const two = attendBlock(kernel, 2);
   m.func('attend', 12, (f, rows, q, qStride, k, kStride, v, vStride, keys, bias, biasStride, out, outStride) => {
@@ -84,6 +90,7 @@ interface Kernel {
   readonly m: ModuleBuilder;
   readonly dqk: number;
   readonly dv: number;
+  readonly multiplyAdd: MultiplyAdd;
 }
 
 /** K, its stride, V, its stride, how many keys; and of each query row the query, its biases and its output. */
@@ -103,7 +110,6 @@ function attendBlock(kernel: Kernel, rows: number): (...args: Expression[]) => S
   return kernel.m.func(`attend${rows}`, 5, body, 3 * rows);
 }
 
-const multiplyAdd = (a: Expression, b: Expression, c: Expression): Expression => f32x4.add(f32x4.mul(a, b), c);
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 
 interface KeyRows {
@@ -116,7 +122,7 @@ interface KeyRows {
 }
 
 /** Weights of four keys at a time. */
-function weights({ dqk }: Kernel, f: FunctionBuilder, { k, kStride, end, queries, biases }: KeyRows): Statement[] {
+function weights({ dqk, multiplyAdd }: Kernel, f: FunctionBuilder, { k, kStride, end, queries, biases }: KeyRows): Statement[] {
   const at = f.local('i32');
   const keys = f.locals('i32', LANES);
   const key = f.local('v128');
@@ -133,7 +139,7 @@ function weights({ dqk }: Kernel, f: FunctionBuilder, { k, kStride, end, queries
     ]),
   ];
   const sideBySide = range(LANES / SIDE_BY_SIDE).map((g) => range(SIDE_BY_SIDE).map((j) => g * SIDE_BY_SIDE + j));
-  const activation = silu(f);
+  const activation = silu(f, multiplyAdd);
   return [
     keys[0]!.set(k.get),
     at.set(i32.const(0)),
@@ -158,7 +164,7 @@ interface ValueRows {
 }
 
 /** Adds the weighted values to the rows of the output. */
-function sums({ dv }: Kernel, f: FunctionBuilder, { v, vStride, end, outs }: ValueRows): Statement[] {
+function sums({ dv, multiplyAdd }: Kernel, f: FunctionBuilder, { v, vStride, end, outs }: ValueRows): Statement[] {
   const at = f.local('i32');
   const values = f.locals('i32', SIDE_BY_SIDE);
   const weight = outs.map(() => f.locals('v128', SIDE_BY_SIDE));
@@ -204,7 +210,7 @@ const LN2 = [0.693359375, -2.1219444e-4] as const;
 const ROUNDING = 1.5 * 2 ** 23;
 
 /** `x / (1 + exp(-x))`, each result good to a few units of its last place. */
-function silu(f: FunctionBuilder): (x: Expression) => Expression {
+function silu(f: FunctionBuilder, multiplyAdd: MultiplyAdd): (x: Expression) => Expression {
   const [value, n, r] = f.locals('v128', 3);
   const c = f32x4.const;
   const [first, ...rest] = EXP as [number, ...number[]];
@@ -217,26 +223,4 @@ function silu(f: FunctionBuilder): (x: Expression) => Expression {
     ...r.set(multiplyAdd(whole, c(-LN2[1]), multiplyAdd(whole, c(-LN2[0]), r.get))),
     ...f32x4.div(value.get, f32x4.add(i32x4.add(exp, i32x4.shiftLeft(n.get, 23)), c(1))),
   ];
-}
-
-/** Whole vectors, so up to three numbers behind each run's end are written too, and then overwritten by the run that follows. */
-function fillBias(m: ModuleBuilder): void {
-  m.func('fillBias', 5, (f, out, runs, runsEnd, position, time) => {
-    const [at, end] = f.locals('i32', 2);
-    const bias = f.local('v128');
-    return [
-      repeatWhile(
-        i32.lessThan(runs.get, runsEnd.get),
-        end.set(i32.mul(i32.load(runs.get), i32.const(4))),
-        bias.set(f32x4.loadSplat(i32.add(time.get, i32.load(runs.get, 4)))),
-        repeatWhile(
-          i32.lessThan(at.get, end.get),
-          f32x4.store(i32.add(out.get, at.get), f32x4.add(f32x4.load(i32.add(position.get, at.get)), bias.get)),
-          at.increase(i32.const(16)),
-        ),
-        at.set(end.get),
-        runs.increase(i32.const(8)),
-      ),
-    ];
-  });
 }

@@ -1,11 +1,11 @@
 /** One run of the bulk graph over several windows: embeddings, biases and masks as it takes them, each only as far as it is read. */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
 import type { EncodeSegment } from '../../../schemas/encoding.ts';
-import { AttentionBias } from '../../hstu/attention-bias.ts';
 import type { Bundle } from '../../hstu/bundle.ts';
 import { hasBias } from '../../hstu/graph/attention.ts';
 import { TokenEmbedding } from '../../hstu/token-embedding.ts';
 import { Buffers } from './buffers.ts';
+import { BulkBiases, type BulkLayout } from './bulk-biases.ts';
 
 export interface BulkOutput {
   /** `(B, T, D)` */
@@ -15,7 +15,7 @@ export interface BulkOutput {
 
 export class BulkRun {
   readonly #bundle: Bundle;
-  readonly #bias: AttentionBias;
+  readonly #biases: BulkBiases | undefined;
   readonly #tokens: TokenEmbedding;
   /** How far back a row sees. */
   readonly #reach: number;
@@ -25,7 +25,7 @@ export class BulkRun {
 
   constructor(bundle: Bundle) {
     this.#bundle = bundle;
-    this.#bias = new AttentionBias(bundle);
+    this.#biases = hasBias(bundle.config) ? new BulkBiases(bundle) : undefined;
     this.#tokens = new TokenEmbedding(bundle);
     this.#reach = bundle.config.stu?.maxAttnLen ?? Number.POSITIVE_INFINITY;
   }
@@ -38,22 +38,16 @@ export class BulkRun {
   async run(
     session: InferenceSession,
     segments: readonly EncodeSegment[],
-    { chunks, blank }: { readonly chunks: number; readonly blank: number },
+    { chunks, blank }: Omit<BulkLayout, 'S'>,
   ): Promise<BulkOutput> {
-    const { layers: L, dimension: D } = this.#bundle.config;
+    const { dimension: D } = this.#bundle.config;
     const B = segments.length;
     const S = Math.ceil(Math.max(...segments.map(({ entities }) => entities.length)) / chunks);
     const T = S * chunks;
     const feeds: Record<string, Tensor> = { x: new Tensor('float32', this.#tokenEmbeddings(segments, T), [B, T, D]) };
     for (let c = 0; c < chunks; c++) feeds[`mask.${c}`] = this.#mask(S, c);
-    if (hasBias(this.#bundle.config)) {
-      for (let c = 0; c < chunks; c++) {
-        const layers = this.#biases(segments, S, c);
-        // The last layer reads nothing of the blank chunks.
-        const read = c < blank ? L - 1 : L;
-        for (let l = 0; l < read; l++) feeds[`bias.${l}.${c}`] = new Tensor('float32', layers[l]!, [B, 1, S, (c + 1) * S]);
-      }
-    }
+    for (const [c, layers] of (this.#biases?.fill(segments, { S, chunks, blank }) ?? []).entries())
+      for (const [l, bias] of layers.entries()) feeds[`bias.${l}.${c}`] = new Tensor('float32', bias, [B, 1, S, (c + 1) * S]);
     const { y } = await session.run(feeds, ['y']);
     return { y: y!.data as Float32Array, T };
   }
@@ -84,29 +78,5 @@ export class BulkRun {
     const tensor = new Tensor('float32', mask, [1, 1, S, keys]);
     this.#masks.set(key, tensor);
     return tensor;
-  }
-
-  /** Per layer `(B, 1, S, (c+1)*S)`. What the mask hides is left as it lies: numbers of an earlier run. */
-  #biases(segments: readonly EncodeSegment[], S: number, c: number): Float32Array[] {
-    const keys = (c + 1) * S;
-    const layers = Array.from({ length: this.#bundle.config.layers }, (_, l) =>
-      this.#buffers.of(`bias.${l}.${c}`, segments.length * S * keys),
-    );
-    for (const [b, { timesS, queryTimeS }] of segments.entries()) {
-      const end = Math.min(timesS.length, keys);
-      for (let i = c * S; i < end; i++) {
-        const next = i + 1 < timesS.length ? timesS[i + 1]! : queryTimeS;
-        this.#bias.fillRow(
-          i,
-          next,
-          timesS,
-          Math.max(0, i - this.#reach),
-          i + 1,
-          layers,
-          (b * S + i - c * S) * keys + Math.max(0, i - this.#reach),
-        );
-      }
-    }
-    return layers;
   }
 }
