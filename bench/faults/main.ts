@@ -53,7 +53,7 @@ const promises: Readonly<Record<string, Promised>> = {
       aKilledBackfillGivesTheSame(world, {
         places: ['clickhouse', 'kafka', 'parquet', 'jsonl'],
         rounds: 10,
-        events: 40_000,
+        events: 25_000,
         say,
       }),
   },

@@ -47,17 +47,25 @@ export async function aKilledBackfillGivesTheSame(world: LiveWorld, options: Kil
     const expected = await rowsOf(world, config, place);
     await dropAll(config);
     let killed = 0;
-    for (let round = 0; round < rounds; round++) {
-      // From before it reads until just before it would end; what is done moves on, round by round.
+    let ended = 0;
+    while (killed < rounds && ended <= rounds) {
+      // From before it reads until just before it would end; what is done moves on, kill by kill.
       const afterMs = 300 + Math.random() * wholeMs;
       const { code } = await run(file, afterMs);
-      killed += Number(code === null);
-      say(`${place}, round ${round + 1} of ${rounds}: kill -9 after ${Math.round(afterMs)} ms of ${Math.round(wholeMs)}`);
+      if (code === null) {
+        killed += 1;
+        say(`${place}, ${killed} of ${rounds}: kill -9 after ${Math.round(afterMs)} ms of ${Math.round(wholeMs)}`);
+        continue;
+      }
+      // It came to its end first: the next is to be killed on its way.
+      ended += 1;
+      await dropAll(config);
     }
+    if (killed < rounds) problems.push(`${place}: only ${killed} of ${rounds} kills`);
     const resumed = await run(file);
     if (resumed.code !== 0) problems.push(`${place}: the resumed run ended with ${resumed.code}:\n${resumed.log.slice(-3000)}`);
     const found = await rowsOf(world, config, place);
-    facts[`${place}: rows, killed`] = `${found.rows}, ${killed}`;
+    facts[`${place}: rows, kills, ends between`] = `${found.rows}, ${killed}, ${ended}`;
     if (expected.rows < events / 2) problems.push(`${place}: only ${expected.rows} rows of ${events} events`);
     if (found.rows !== expected.rows || found.digest !== expected.digest)
       problems.push(`${place}: ${found.rows} rows (${found.digest}), undisturbed ${expected.rows} (${expected.digest})`);
