@@ -102,6 +102,15 @@ export const bundleConfigSchema = z
     retrieval: z.boolean().optional(),
     /** Whether tensor `popularity` orders the vocabulary for users of whom nothing is known. @default false */
     popularity: z.boolean().optional(),
+    /** Content embeddings that become rows of new entities: tensors `content.weight` and `content.bias`. @default none */
+    content: z
+      .strictObject({
+        /** Numbers of a content embedding. */
+        dimension: positive,
+        /** What makes them: for people, and compared with nothing. */
+        model: z.string().min(1).optional(),
+      })
+      .optional(),
     /** How the model was made; free form, carried along. */
     training: z.record(z.string(), z.unknown()).optional(),
   })

@@ -111,6 +111,13 @@ const kafkaSchema = z.strictObject({
 export const configSchema = z.strictObject({
   /** Folder of the model bundle; relative paths count from the configuration file. */
   bundle: z.string().min(1),
+  /** What came, went and became popular since the model was trained. @default as the bundle has it */
+  catalogue: z
+    .strictObject({
+      /** JSON lines `{"entity", "content"?, "popularity"?, "retired"?, "removed"?}`; the last of an entity counts. */
+      file: path,
+    })
+    .optional(),
   source: z
     .strictObject({
       /** Merged in event-time order. */

@@ -87,6 +87,7 @@ function withAbsolutePaths(config: Config, folder: string): Config {
     clickhouse: { ...config.clickhouse, path: resolve(folder, config.clickhouse.path) },
     state: { ...config.state, path: resolve(folder, config.state.path) },
     backfill: { ...config.backfill, path: resolve(folder, config.backfill.path) },
+    ...(config.catalogue !== undefined && { catalogue: { file: resolve(folder, config.catalogue.file) } }),
     ...(source !== undefined && { source }),
     ...(config.kafka !== undefined && { kafka: withAbsoluteFiles(config.kafka, folder) }),
   };

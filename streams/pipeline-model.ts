@@ -1,4 +1,5 @@
 /** A bundle as the steps of the pipeline need it. */
+import { CatalogueOrder } from '../models/catalogue/overlay.ts';
 import type { Bundle } from '../models/hstu/bundle.ts';
 import { Popularity } from '../models/hstu/popularity.ts';
 import { Tokenizer } from '../models/hstu/tokenizer.ts';
@@ -22,5 +23,5 @@ export const pipelineModel = (bundle: Bundle): PipelineModel => ({
   tokenizer: new Tokenizer(bundle),
   heads: { retrieval: servesRetrieval(bundle.config), ranking: bundle.config.ranking !== undefined },
   vocabularySize: bundle.config.vocabularySize,
-  popularity: Popularity.of(bundle),
+  popularity: bundle.catalogue === undefined ? Popularity.of(bundle) : new CatalogueOrder(bundle.catalogue),
 });

@@ -7,7 +7,7 @@ import { connect } from '../infra/clickhouse/connect.ts';
 import { dropRun, readProgress } from '../infra/clickhouse/readers.ts';
 import { type MergedFiles, openFileSource } from '../infra/files/merge-by-time.ts';
 import { HstuEncoder } from '../models/encoder.ts';
-import { type Bundle, loadBundle } from '../models/hstu/bundle.ts';
+import type { Bundle } from '../models/hstu/bundle.ts';
 import { InMemorySequenceStore } from '../operators/index.ts';
 import type { SourceRecord } from '../schemas/action.ts';
 import type { OutputBatch, SourceBatch } from '../schemas/batch.ts';
@@ -15,6 +15,7 @@ import type { Config } from '../schemas/config.ts';
 import type { EncoderStats } from '../schemas/encoding.ts';
 import { PipelineError } from '../schemas/errors.ts';
 import { batchSource } from './batch-source.ts';
+import { type CatalogueReport, loadModel } from './catalogue.ts';
 import { Lifecycle, type LifecycleState } from './lifecycle.ts';
 import { type PipelineParts, pipeline, toSequences } from './pipeline.ts';
 import { pipelineModel } from './pipeline-model.ts';
@@ -34,6 +35,8 @@ export interface ReplayOptions {
   /** When aborted, the replay drains: what was read is published and committed, then it stops. */
   readonly signal?: AbortSignal;
   readonly onState?: (state: LifecycleState) => void;
+  /** What became of `catalogue.file`, where there is one. */
+  readonly onCatalogue?: (report: CatalogueReport) => void;
   /** Called as the state is rebuilt, and after every commit. */
   readonly onProgress?: (progress: ReplayProgress) => void;
 }
@@ -91,7 +94,7 @@ export async function replay(options: ReplayOptions): Promise<ReplayResult> {
   const source = config.source;
   if (source === undefined) throw new PipelineError('CONFIG_INVALID', 'source: missing; a replay needs source.files');
   const [bundle, files] = await Promise.all([
-    loadBundle(config.bundle),
+    loadModel(config, options.onCatalogue),
     openFileSource(source.files, {
       ...config.time,
       maxRecordBytes: source.maxRecordBytes,
@@ -229,6 +232,7 @@ function runIdOf(config: Config, bundle: Bundle, files: MergedFiles): string {
     config.time,
     config.source?.batchEvents,
     config.source?.maxRecordBytes,
+    ...(bundle.catalogue === undefined ? [] : [bundle.catalogue.digest]),
   ];
   const hash = createHash('sha256').update(JSON.stringify([files.fingerprint, bundle.digest, settings]));
   return `replay-${hash.digest('hex').slice(0, 16)}`;

@@ -153,7 +153,7 @@ export class GpuEngine {
 
   /** @throws GpuFailure as `encode` */
   async scoreCandidates(requests: readonly CandidateRequest[]): Promise<CandidateResult[]> {
-    for (const request of requests) checkCandidateRequest(request, this.#bundle.config);
+    for (const request of requests) checkCandidateRequest(request, this.#bundle);
     const results = new Array<CandidateResult>(requests.length);
     for (const round of oneOfEachUser(requests.map((request, at) => ({ userId: request.userId, request, at }))))
       await this.#withJobs(`scoring of ${round.length} request(s)`, async (prepare) => {

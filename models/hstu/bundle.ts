@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { type BundleConfig, bundleConfigSchema } from '../../schemas/bundle-config.ts';
 import { describeIssues } from '../../schemas/config.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
+import type { CatalogueOverlay } from '../catalogue/overlay.ts';
 import { judgeCacheability } from './cacheability.ts';
 import { expectedTensors } from './expected-tensors.ts';
 import { readSafetensors, sizeOf, type TensorMap, writeSafetensors } from './safetensors.ts';
@@ -19,6 +20,8 @@ export interface Bundle {
   readonly entities: readonly string[];
   /** SHA-256 over the three files, 64 hexadecimal digits: the model's identity. */
   readonly digest: string;
+  /** What the catalogue has become since; not part of the folder. @default as the model was trained */
+  readonly catalogue?: CatalogueOverlay;
 }
 
 /**
@@ -44,7 +47,7 @@ export async function loadBundle(folder: string): Promise<Bundle> {
 }
 
 /** Writes a bundle's three files; `config` is checked first. */
-export async function writeBundle(folder: string, bundle: Omit<Bundle, 'digest'>): Promise<void> {
+export async function writeBundle(folder: string, bundle: Omit<Bundle, 'digest' | 'catalogue'>): Promise<void> {
   const config = parseBundleConfig(JSON.stringify(bundle.config), `${folder}/config.json`);
   try {
     await mkdir(folder, { recursive: true });

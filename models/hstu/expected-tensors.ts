@@ -4,7 +4,7 @@ import { TIME_BUCKETS } from './time-buckets.ts';
 
 /** Name and shape of every tensor that a bundle of this configuration must hold, and no other. */
 export function expectedTensors(config: BundleConfig): Map<string, readonly number[]> {
-  const { dimension: D, paddedLength: N, popularity = false, ranking, tokens, vocabularySize } = config;
+  const { dimension: D, paddedLength: N, popularity = false, ranking, tokens, content, vocabularySize } = config;
   const shapes = new Map<string, readonly number[]>([['entity_embedding', [entityRows(config), D]]]);
   if (tokens !== undefined) {
     // Additive: row 0 is what a candidate has in place of the action that nobody has seen yet.
@@ -20,6 +20,7 @@ export function expectedTensors(config: BundleConfig): Map<string, readonly numb
     if (hidden > 0) shapes.set('ranking.hidden_weight', [D, hidden]).set('ranking.hidden_bias', [hidden]);
     shapes.set('ranking.weight', [hidden > 0 ? hidden : D, tasks.length]).set('ranking.bias', [tasks.length]);
   }
+  if (content !== undefined) shapes.set('content.weight', [content.dimension, D]).set('content.bias', [D]);
   if (popularity) shapes.set('popularity', [vocabularySize]);
   return shapes;
 }

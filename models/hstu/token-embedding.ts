@@ -8,6 +8,8 @@ export class TokenEmbedding {
   readonly #code: TokenCode;
   readonly #tensor: (name: string) => Float32Array | undefined;
   readonly #entities: Float32Array;
+  /** Rows of entities that came after the model. */
+  readonly #newEntities: Float32Array | undefined;
   readonly #positions: Float32Array | undefined;
   readonly #additive: boolean;
   /** What actions and value add, by both: a bundle meets few combinations. */
@@ -15,12 +17,13 @@ export class TokenEmbedding {
   /** What a candidate has in place of an action. */
   readonly #unknownAction: Float32Array | undefined;
 
-  constructor({ config, tensors }: Bundle) {
+  constructor({ config, tensors, catalogue }: Bundle) {
     this.#dimension = config.dimension;
     this.#scale = config.stu?.embeddingScale ?? Math.sqrt(config.dimension);
     this.#code = new TokenCode(config);
     this.#tensor = (name) => tensors.get(name)?.data;
     this.#entities = this.#tensor('entity_embedding')!;
+    this.#newEntities = catalogue?.rows;
     this.#positions = this.#tensor('position_embedding');
     this.#additive = config.tokens?.layout === 'additive';
     if (this.#additive) this.#unknownAction = this.#tensor('action_embedding')!.subarray(0, config.dimension);
@@ -42,10 +45,11 @@ export class TokenEmbedding {
 
   #write(x: Float32Array, at: number, entity: number, added: Float32Array | undefined, position: number): void {
     const D = this.#dimension;
-    const from = entity * D;
+    const table = entity < 0 ? this.#newEntities! : this.#entities;
+    const from = (entity < 0 ? -entity - 1 : entity) * D;
     const positionFrom = position * D;
     for (let d = 0; d < D; d++) {
-      const content = this.#entities[from + d]! + (added?.[d] ?? 0);
+      const content = table[from + d]! + (added?.[d] ?? 0);
       x[at + d] = content * this.#scale + (this.#positions?.[positionFrom + d] ?? 0);
     }
   }

@@ -19,6 +19,9 @@ const AND = '+';
 
 export class Tokenizer {
   readonly #rows: ReadonlyMap<string, number>;
+  /** Rows of entities that came after the model: candidates, never tokens. */
+  readonly #added: ReadonlyMap<string, number>;
+  readonly #addedEntities: readonly string[];
   readonly #entities: readonly string[];
   readonly #config: BundleConfig;
   readonly #code: TokenCode;
@@ -28,8 +31,10 @@ export class Tokenizer {
   /** Row of the value embedding before each kind's first, by kind with values. */
   readonly #firstBucket: ReadonlyMap<string, number>;
 
-  constructor({ config, entities }: Pick<Bundle, 'config' | 'entities'>) {
+  constructor({ config, entities, catalogue }: Pick<Bundle, 'config' | 'entities' | 'catalogue'>) {
     this.#rows = new Map(entities.map((entity, i) => [entity, i + 1]));
+    this.#addedEntities = catalogue?.entities ?? [];
+    this.#added = new Map(this.#addedEntities.map((entity, k) => [entity, -(k + 1)]));
     this.#entities = entities;
     this.#config = config;
     this.#code = new TokenCode(config);
@@ -46,7 +51,7 @@ export class Tokenizer {
       const allowed = [...this.#bits.keys(), ...this.#skipped].join(', ');
       return { kind: 'refuse', code: 'ACTION_UNKNOWN', message: `action '${action}' is not in the bundle; allowed: ${allowed}` };
     }
-    const row = this.rowOf(entity);
+    const row = this.#tableRowOf(entity);
     if (row !== undefined) return this.#tokenOf(row, kinds, value);
     if (this.#config.unknownEntity === 'skip') return KEEP;
     return {
@@ -56,8 +61,15 @@ export class Tokenizer {
     };
   }
 
-  /** Embedding row of an entity; one of those out of the vocabulary where the bundle has them, else undefined. */
+  /**
+   * Row of an entity as a candidate: its own, below zero where it came after the model; else one of those out of the vocabulary,
+   * where the bundle has them.
+   */
   rowOf(entity: string): number | undefined {
+    return this.#added.get(entity) ?? this.#tableRowOf(entity);
+  }
+
+  #tableRowOf(entity: string): number | undefined {
     const { outOfVocabulary, vocabularySize } = this.#config;
     const row = this.#rows.get(entity);
     if (row !== undefined || outOfVocabulary === undefined) return row;
@@ -66,6 +78,7 @@ export class Tokenizer {
 
   /** External id of an embedding row, or of a token's entity. */
   entityOf(row: number): string {
+    if (row < 0) return this.#addedEntities[-row - 1] ?? `row:${row}`;
     return this.#entities[this.#code.entityOf(row) - 1] ?? `row:${row}`;
   }
 

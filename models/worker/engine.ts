@@ -151,7 +151,7 @@ export class EncoderEngine {
    * then the candidates go in micro-batches over the one cached history. Nothing of a candidate is stored.
    */
   async scoreCandidates(requests: readonly CandidateRequest[]): Promise<CandidateResult[]> {
-    for (const request of requests) checkCandidateRequest(request, this.#bundle.config);
+    for (const request of requests) checkCandidateRequest(request, this.#bundle);
     const results = new Array<CandidateResult>(requests.length);
     for (const round of oneOfEachUser(requests.map((request, at) => ({ userId: request.userId, request, at })))) {
       const jobs = new Map<number, Job>();
@@ -175,7 +175,7 @@ export class EncoderEngine {
 
   /** The same scores by full passes over history and candidates, the cache neither read nor written: what checks compare with. */
   async scoreCandidatesInFull(requests: readonly CandidateRequest[]): Promise<CandidateResult[]> {
-    for (const request of requests) checkCandidateRequest(request, this.#bundle.config);
+    for (const request of requests) checkCandidateRequest(request, this.#bundle);
     const results: CandidateResult[] = [];
     for (const request of requests) {
       const answer = await this.#candidates.scoreInFull(request);

@@ -12,6 +12,7 @@ import { importStu } from '../../models/hstu/import-stu.ts';
 import { readSafetensors, type TensorMap } from '../../models/hstu/safetensors.ts';
 import { servesRetrieval } from '../../schemas/bundle-config.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
+import { addAddContent } from './model-add-content.ts';
 import { addModelSwitch } from './model-switch.ts';
 
 export function addModel(program: Command): void {
@@ -26,6 +27,7 @@ export function addModel(program: Command): void {
       console.log(options.json ? JSON.stringify(inspect(bundle), null, 2) : describe(bundle));
     });
   addModelSwitch(model);
+  addAddContent(model);
   const imports = model.command('import').description('turn a checkpoint into a bundle');
   addImport(imports.command('research'), importResearch).description(
     "from Meta's research code: its state dict as safetensors, its configuration as JSON",

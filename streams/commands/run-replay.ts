@@ -3,6 +3,7 @@ import { count, percent } from '../../infra/console/format.ts';
 import { watchMemory } from '../../infra/console/memory.ts';
 import { type Progress, startProgress } from '../../infra/console/progress.ts';
 import type { Config } from '../../schemas/config.ts';
+import { describeCatalogue } from '../catalogue.ts';
 import { type ReplayProgress, type ReplayResult, type ReplayTotals, replay } from '../replay.ts';
 import { onInterrupt } from './interrupt.ts';
 
@@ -27,6 +28,7 @@ export async function runReplay(config: Config, { limit, fresh = false }: RunRep
       limit,
       fresh,
       signal: interrupt.signal,
+      onCatalogue: (report) => process.stderr.write(`${describeCatalogue(report)}\n`),
       onProgress: (progress) => bars.show(progress),
     });
     bars.stop();

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { kafkajsLogCreator } from '../../infra/telemetry/kafkajs-log.ts';
 import { createLogger } from '../../infra/telemetry/log.ts';
-import { loadBundle } from '../../models/hstu/bundle.ts';
+import { describeCatalogue, loadModel } from '../catalogue.ts';
 import { LiveTelemetry } from '../live/observe-live.ts';
 import { openLive } from '../live/open-live.ts';
 import { loadConfig } from '../load-config.ts';
@@ -29,7 +29,10 @@ export function addRun(program: Command): void {
         (secret) => secret !== undefined,
       );
       const logger = createLogger({ level: telemetry.logLevel, name: kafka.applicationId, secrets });
-      const bundle = await loadBundle(config.bundle);
+      const bundle = await loadModel(config, (report) => {
+        const level = report.examples.length === 0 ? 'info' : 'warn';
+        logger[level](report, describeCatalogue(report));
+      });
       const told = new LiveTelemetry({ config, bundle, logger, version: program.version() ?? '' });
       const interrupt = onInterrupt(() => {
         logger.info('stopping: finishing and committing what was read');

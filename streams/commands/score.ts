@@ -2,13 +2,14 @@
 import { type Command, Option } from 'commander';
 import { count } from '../../infra/console/format.ts';
 import { HstuEncoder } from '../../models/encoder.ts';
-import { loadBundle } from '../../models/hstu/bundle.ts';
+import { describeCatalogue, loadModel } from '../catalogue.ts';
 import { LineScorer } from '../score-lines.ts';
 import { checkInput, transformLines } from './json-lines.ts';
 import { positiveInteger } from './options.ts';
 
 interface Options {
   readonly bundle: string;
+  readonly catalogue?: string;
   readonly input: string;
   readonly output: string;
   readonly unknownCandidates: 'hash' | 'leave-out';
@@ -24,6 +25,7 @@ export function addScore(program: Command): void {
       'score candidates given as JSON lines: {"userId", "events": [{"entity", "eventTimeMs", "action"?, "value"?}], "candidates", "queryTimeMs"?, "topK"?, "deny"?}',
     )
     .requiredOption('--bundle <folder>', 'model bundle')
+    .option('--catalogue <file>', 'JSON lines: entities that came, went and became popular since the model was trained')
     .requiredOption('--input <file>', 'JSON lines; without candidates, topK asks for the best of the catalogue')
     .requiredOption(
       '--output <file>',
@@ -37,24 +39,29 @@ export function addScore(program: Command): void {
     .option('--no-seen-filter', "list of the catalogue's best also what the user has seen")
     .option('--retrieve <m>', 'retrieved before ranking, for the best of the catalogue (default: 5 x topK)', positiveInteger)
     .option('--workers <threads>', 'encoder threads', positiveInteger, 1)
-    .action(async ({ bundle: folder, input, output, unknownCandidates, seenFilter, retrieve, workers }: Options) => {
-      const bundle = await loadBundle(folder);
-      await checkInput(input);
-      const encoder = new HstuEncoder(bundle, { workers });
-      try {
-        const scorer = new LineScorer(bundle, encoder, {
-          unknownCandidates,
-          seenFilter,
-          ...(retrieve !== undefined && { retrieve }),
-        });
-        const { users, faults } = await transformLines(
-          { input, output, doing: 'scoring', transform: (lines) => scorer.score(lines) },
-          ({ candidates }) => candidates !== undefined,
+    .action(
+      async ({ bundle: folder, catalogue: file, input, output, unknownCandidates, seenFilter, retrieve, workers }: Options) => {
+        const catalogue = file === undefined ? undefined : { file };
+        const bundle = await loadModel({ bundle: folder, catalogue }, (report) =>
+          process.stderr.write(`${describeCatalogue(report)}\n`),
         );
-        process.stderr.write(`${count(users)} users scored to ${output}, ${count(faults)} dead letters\n`);
-        if (faults > 0) process.exitCode = 1;
-      } finally {
-        await encoder.close();
-      }
-    });
+        await checkInput(input);
+        const encoder = new HstuEncoder(bundle, { workers });
+        try {
+          const scorer = new LineScorer(bundle, encoder, {
+            unknownCandidates,
+            seenFilter,
+            ...(retrieve !== undefined && { retrieve }),
+          });
+          const { users, faults } = await transformLines(
+            { input, output, doing: 'scoring', transform: (lines) => scorer.score(lines) },
+            ({ candidates }) => candidates !== undefined,
+          );
+          process.stderr.write(`${count(users)} users scored to ${output}, ${count(faults)} dead letters\n`);
+          if (faults > 0) process.exitCode = 1;
+        } finally {
+          await encoder.close();
+        }
+      },
+    );
 }

@@ -7,13 +7,14 @@ import { PartitionFetcher } from '../../infra/kafka/partition-fetcher.ts';
 import { SchemaRegistry } from '../../infra/kafka/schema-registry.ts';
 import { changelogOf, checkTopics, inputTopics, readTopics, withAdmin } from '../../infra/kafka/topics.ts';
 import type { HstuEncoder } from '../../models/encoder.ts';
-import { type Bundle, loadBundle } from '../../models/hstu/bundle.ts';
+import type { Bundle } from '../../models/hstu/bundle.ts';
 import { toSeconds } from '../../operators/index.ts';
 import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import { createRecordDecoder } from '../../schemas/avro/record-decoder.ts';
 import { fixedSchemas } from '../../schemas/avro/schemas.ts';
 import { schemaIdsOf } from '../../schemas/avro/wire-format.ts';
 import type { OutputBatch } from '../../schemas/batch.ts';
+import { loadModel } from '../catalogue.ts';
 import type { PipelineObserver } from '../instrument.ts';
 import { ModelChanges } from '../model-change/model-changes.ts';
 import { ModelSlot } from '../model-change/model-slot.ts';
@@ -150,7 +151,7 @@ export async function openLive({
   const models = new ModelChanges({
     slot,
     config,
-    load: loadBundle,
+    load: (path) => loadModel({ bundle: path, catalogue: config.catalogue }),
     serve,
     configured,
     windowOf: (userId) => windowOf([...stream.tasks.values()], userId),

@@ -3,6 +3,8 @@ import { type BundleConfig, entityRows, servesRetrieval } from '../../../schemas
 import type { CandidateRequest, EncodeRequest, EncodeSegment } from '../../../schemas/encoding.ts';
 import { PipelineError } from '../../../schemas/errors.ts';
 import { DIGEST_PAGE } from '../../../schemas/sequence-digest.ts';
+import { isCandidateRow } from '../../catalogue/overlay.ts';
+import type { Bundle } from '../../hstu/bundle.ts';
 import { judgeCacheability } from '../../hstu/cacheability.ts';
 import { TokenCode } from '../../hstu/token-code.ts';
 
@@ -20,15 +22,19 @@ export function checkEncodeRequest({ userId, segments }: EncodeRequest, config: 
 }
 
 /** @throws PipelineError `ENCODER_FAILED` likewise, or where the bundle does not rank */
-export function checkCandidateRequest({ userId, segment, candidates }: CandidateRequest, config: BundleConfig): void {
+export function checkCandidateRequest(
+  { userId, segment, candidates }: CandidateRequest,
+  bundle: Pick<Bundle, 'config' | 'catalogue'>,
+): void {
+  const { config } = bundle;
   const rows = entityRows(config) - 1;
-  const outside = candidates.find((entity) => entity < 1 || entity > rows);
+  const outside = candidates.find((row) => !isCandidateRow(row, bundle));
   refuse(
     userId,
     config.ranking === undefined
       ? `bundle ${config.name} has no task heads: it ranks by dot product only`
       : outside !== undefined
-        ? `candidate row ${outside}; allowed: 1 to ${rows}`
+        ? `candidate row ${outside}; allowed: 1 to ${rows}, and the catalogue's own below 0`
         : windowProblem(segment, config),
   );
 }
@@ -57,8 +63,7 @@ function windowProblem({ entities, timesS, pageDigests }: Omit<EncodeSegment, 'f
   if (timesS.length !== n) return `${timesS.length} times for ${n} tokens`;
   if (pageDigests.length !== 2 * Math.floor(n / DIGEST_PAGE)) return `${pageDigests.length / 2} page digests for ${n} tokens`;
   const rows = entityRows(config);
-  if (tokens === undefined)
-    return allWithin(entities, 1, rows - 1) ? undefined : `entity rows outside 1 to ${rows - 1}`;
+  if (tokens === undefined) return allWithin(entities, 1, rows - 1) ? undefined : `entity rows outside 1 to ${rows - 1}`;
   const code = new TokenCode(config);
   const wrong = entities.find((token) => !code.isToken(token));
   return wrong === undefined ? undefined : `token ${wrong}, which layout ${tokens.layout} does not have`;

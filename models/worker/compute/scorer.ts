@@ -3,8 +3,10 @@ import { Tensor } from 'onnxruntime-node';
 import { entityRows } from '../../../schemas/bundle-config.ts';
 import type { ScoreRequest, ScoreResult } from '../../../schemas/encoding.ts';
 import { PipelineError } from '../../../schemas/errors.ts';
+import { isCandidateRow } from '../../catalogue/overlay.ts';
 import type { Bundle } from '../../hstu/bundle.ts';
 import { TokenCode } from '../../hstu/token-code.ts';
+import { NewEntities } from './new-entities.ts';
 import type { Sessions } from './sessions.ts';
 
 /** Scores held at once, floats: bounds rows × vocabulary of one run. */
@@ -19,11 +21,13 @@ export class Scorer {
   readonly #bundle: Bundle;
   readonly #sessions: Sessions;
   readonly #code: TokenCode;
+  readonly #newEntities: NewEntities | undefined;
 
   constructor(bundle: Bundle, sessions: Sessions) {
     this.#bundle = bundle;
     this.#sessions = sessions;
     this.#code = new TokenCode(bundle.config);
+    this.#newEntities = NewEntities.of(bundle);
   }
 
   /** @throws PipelineError `ENCODER_FAILED` for a candidate that is no row of the table */
@@ -51,6 +55,7 @@ export class Scorer {
       const count = Math.min(requests[row.request]!.topK, hiddenFrom < 0 ? scores.length : hiddenFrom);
       result.topEntities = Int32Array.from(entities.subarray(0, count), (index) => Number(index) + 1);
       result.topScores = scores.slice(0, count);
+      if (this.#newEntities !== undefined) Object.assign(result, this.#newEntities.among(result, requests[row.request]!));
     });
     return results.map((result, i) => {
       const { candidates, rows } = requests[i]!;
@@ -59,21 +64,23 @@ export class Scorer {
   }
 
   #requireRows(candidates: Int32Array | undefined): void {
+    const outside = candidates?.find((row) => !isCandidateRow(row, this.#bundle));
+    if (outside === undefined) return;
     const last = entityRows(this.#bundle.config) - 1;
-    const outside = candidates?.find((row) => row < 1 || row > last);
-    if (outside !== undefined) throw new PipelineError('ENCODER_FAILED', `candidate row ${outside}; allowed: 1 to ${last}`);
+    throw new PipelineError('ENCODER_FAILED', `candidate row ${outside}; allowed: 1 to ${last}, and the catalogue's own below 0`);
   }
 
   /** `e · E[c] / max(||E[c]||, 1e-6)` of each candidate `c`, where `e` is the last of `rows`. */
   #dotProducts(rows: Float32Array, candidates: Int32Array): Float32Array {
     const { dimension: D } = this.#bundle.config;
-    const table = this.#bundle.tensors.get('entity_embedding')!.data;
+    const vocabulary = this.#bundle.tensors.get('entity_embedding')!.data;
     const embedding = rows.subarray(rows.length - D);
     return Float32Array.from(candidates, (candidate) => {
+      const [table, from] = candidate < 0 ? [this.#bundle.catalogue!.rows, -candidate - 1] : [vocabulary, candidate];
       let product = 0;
       let square = 0;
       for (let d = 0; d < D; d++) {
-        const value = table[candidate * D + d]!;
+        const value = table[from * D + d]!;
         product += embedding[d]! * value;
         square += value * value;
       }
@@ -136,7 +143,7 @@ function hiddenPairs(requests: readonly ScoreRequest[], rows: readonly Row[]): B
   for (const [r, { request, row }] of rows.entries()) {
     const { seen, seenCount, targets } = requests[request]!;
     for (let s = 0; s < seenCount[row]!; s++) {
-      if (seen[s] === targets[row] || seen[s] === 0) continue;
+      if (seen[s] === targets[row] || seen[s]! <= 0) continue;
       words[at] = r;
       words[at + 2] = seen[s]! - 1;
       at += 4;

@@ -1,0 +1,139 @@
+/**
+ * What a catalogue has become since its model was trained, beside the model: new entities, and those that are no longer offered.
+ *
+ * Rows of new entities are numbered -1, -2, …: candidates only, never tokens. A history keeps the row out of the vocabulary that it
+ * always had, so that what is said of the catalogue later changes no window, no digest and no cached row.
+ */
+import { createHash } from 'node:crypto';
+import { entityRows } from '../../schemas/bundle-config.ts';
+import type { EntityReject, EntityUpdate } from '../../schemas/catalogue.ts';
+import type { Bundle } from '../hstu/bundle.ts';
+import { projectContent } from './content-projection.ts';
+
+export interface CatalogueOverlay {
+  /** New entities: entry `k` is row `-(k + 1)`. */
+  readonly entities: readonly string[];
+  /** Their rows of the entity table: `(entities, D)`. */
+  readonly rows: Float32Array;
+  /** Rows of the vocabulary that are not offered, ascending. */
+  readonly retired: Int32Array;
+  /** All rows that are offered, the most popular first; of equals the vocabulary's in their order, then the new ones. */
+  readonly order: Int32Array;
+  /** 16 hexadecimal digits over all of it: with the bundle's digest, what lists are made of. */
+  readonly digest: string;
+  /** How popular each of `order` is: as said last, else as the bundle has it, else 0. */
+  readonly popularity: Float32Array;
+}
+
+export type UpdateOutcome = 'known' | 'added' | 'retired' | 'removed';
+
+/** What may be said of an update before it is taken. */
+export type Judgement =
+  | { readonly ok: true; readonly outcome: UpdateOutcome }
+  | { readonly ok: false; readonly reason: EntityReject; readonly message: string };
+
+/** Takes updates, the newest of an entity last, and says what the catalogue is after them. */
+export class Catalogue {
+  readonly #bundle: Bundle;
+  readonly #rows: ReadonlyMap<string, number>;
+  readonly #updates = new Map<string, EntityUpdate>();
+
+  constructor(bundle: Bundle) {
+    this.#bundle = bundle;
+    this.#rows = new Map(bundle.entities.map((entity, i) => [entity, i + 1]));
+  }
+
+  /** An update that is refused changes nothing: what was known of its entity stays. */
+  take(update: EntityUpdate): Judgement {
+    const judged = this.#judge(update);
+    if (!judged.ok) return judged;
+    // An entity comes back in the place of its newest update.
+    this.#updates.delete(update.entity);
+    if (update.removed !== true) this.#updates.set(update.entity, update);
+    return judged;
+  }
+
+  #judge({ entity, content, retired, removed }: EntityUpdate): Judgement {
+    if (removed === true) return { ok: true, outcome: 'removed' };
+    const { content: wanted, name } = this.#bundle.config;
+    if (content !== undefined && wanted === undefined) {
+      const message = `bundle ${name} has no projection of content; make one: hstu-streams model add-content`;
+      return { ok: false, reason: 'content-without-projection', message };
+    }
+    if (content !== undefined && content.length !== wanted!.dimension) {
+      const message = `content of '${entity}' has ${content.length} numbers; bundle ${name} projects ${wanted!.dimension}`;
+      return { ok: false, reason: 'content-dimension', message };
+    }
+    if (retired === true) return { ok: true, outcome: 'retired' };
+    if (this.#rows.has(entity)) return { ok: true, outcome: 'known' };
+    if (content !== undefined) return { ok: true, outcome: 'added' };
+    return { ok: false, reason: 'no-content', message: `'${entity}' is not in the vocabulary, and comes without content` };
+  }
+
+  /** The bundle with this catalogue beside it. Its digest stays: the catalogue changes no encoding. */
+  apply(): Bundle {
+    const { config, tensors } = this.#bundle;
+    const updates = [...this.#updates.values()];
+    const fresh = updates.filter(({ entity, retired }) => !retired && !this.#rows.has(entity));
+    const rows = new Float32Array(fresh.length * config.dimension);
+    if (fresh.length > 0) {
+      const projection = { weight: tensors.get('content.weight')!.data, bias: tensors.get('content.bias')!.data };
+      for (const [k, { content }] of fresh.entries()) rows.set(projectContent(projection, content!), k * config.dimension);
+    }
+    const retired = new Set(updates.flatMap(({ entity, retired }) => (retired === true ? (this.#rows.get(entity) ?? []) : [])));
+    const entities = fresh.map(({ entity }) => entity);
+    const catalogue = {
+      entities,
+      rows,
+      retired: Int32Array.from(retired).sort(),
+      ...this.#order(entities, retired),
+    };
+    return { ...this.#bundle, catalogue: { ...catalogue, digest: digestOf(catalogue) } };
+  }
+
+  #order(added: readonly string[], retired: ReadonlySet<number>): Pick<CatalogueOverlay, 'order' | 'popularity'> {
+    const trained = this.#bundle.tensors.get('popularity')?.data;
+    const offered: { readonly row: number; readonly popularity: number }[] = [];
+    const offer = (entity: string, row: number) =>
+      offered.push({ row, popularity: this.#updates.get(entity)?.popularity ?? trained?.[row - 1] ?? 0 });
+    for (const [i, entity] of this.#bundle.entities.entries()) if (!retired.has(i + 1)) offer(entity, i + 1);
+    for (const [k, entity] of added.entries()) offer(entity, -(k + 1));
+    offered.sort((a, b) => b.popularity - a.popularity);
+    return {
+      order: Int32Array.from(offered, ({ row }) => row),
+      popularity: Float32Array.from(offered, ({ popularity }) => popularity),
+    };
+  }
+}
+
+function digestOf({ entities, rows, retired, order, popularity }: Omit<CatalogueOverlay, 'digest'>): string {
+  const hash = createHash('sha256').update(JSON.stringify(entities));
+  for (const part of [rows, retired, order, popularity])
+    hash.update(new Uint8Array(part.buffer, part.byteOffset, part.byteLength));
+  return hash.digest('hex').slice(0, 16);
+}
+
+/** Whether `row` is one that a candidate may have: of the table, or of a new entity. */
+export const isCandidateRow = (row: number, { config, catalogue }: Pick<Bundle, 'config' | 'catalogue'>): boolean =>
+  row > 0 ? row < entityRows(config) : row < 0 && -row <= (catalogue?.entities.length ?? 0);
+
+/** What a user is given of whom nothing is known, as `PopularityOrder` of the operators. */
+export class CatalogueOrder {
+  readonly #order: Int32Array;
+  readonly #values: ReadonlyMap<number, number>;
+
+  constructor({ order, popularity }: Pick<CatalogueOverlay, 'order' | 'popularity'>) {
+    this.#order = order;
+    this.#values = new Map(Array.from(order, (row, i) => [row, popularity[i]!]));
+  }
+
+  /** Of a row that is offered; 0 for any other. */
+  valueOf(row: number): number {
+    return this.#values.get(row) ?? 0;
+  }
+
+  /** All rows that are offered, the most popular first. Not to be written to. */
+  order(): Int32Array {
+    return this.#order;
+  }
+}
