@@ -18,10 +18,11 @@ export function requireKnownActions(config: Pick<Config, 'source' | 'kafka' | 's
     return trial.kind === 'refuse' && trial.code === 'ACTION_UNKNOWN' ? [`${key}: ${trial.message}`] : [];
   };
   const { kafka, source } = config;
-  const mappings: (readonly [string, RecordMapping | undefined])[] = [
-    ...(source?.files ?? []).map(({ mapping }, i) => [`source.files.${i}`, mapping] as const),
-    ...(kafka === undefined ? [] : [['kafka', kafka.mapping] as const]),
-  ];
+  // Every list of a source is of entries with a mapping: files, and whatever else it reads.
+  const sources = Object.entries(source ?? {}).flatMap(([list, entries]) =>
+    Array.isArray(entries) ? entries.map(({ mapping }, i) => [`source.${list}.${i}`, mapping] as const) : [],
+  );
+  const mappings: readonly (readonly [string, RecordMapping | undefined])[] = [...sources, ['kafka', kafka?.mapping]];
   const problems = mappings.flatMap(([where, mapping]) => problemOf(`${where}.mapping.action`, mapping?.action));
   if (problems.length > 0)
     throw new PipelineError('CONFIG_INVALID', `${problems.length} problem(s):\n  ${problems.join('\n  ')}`);
