@@ -22,10 +22,34 @@ export const recordMappingSchema = z.strictObject({
 });
 
 const fileSourceSchema = z.strictObject({
+  /** A file, or several by wildcards: `*`, `?`, `**`, `{a,b}`. Text may be packed: names that end in `.gz` or `.zst`. */
   path: z.string().min(1),
-  format: z.enum(['csv', 'jsonl']),
+  format: z.enum(['csv', 'jsonl', 'avro', 'parquet']),
   mapping: recordMappingSchema,
 });
+
+const tableSourceSchema = z
+  .strictObject({
+    /** The topic of its rows' positions. */
+    name: z.string().regex(/^[A-Za-z0-9._-]{1,100}$/, 'letters, digits, dots, underscores and dashes, at most 100'),
+    /** All rows of it, ordered by all columns. */
+    table: z
+      .string()
+      .regex(/^[A-Za-z_]\w*(\.[A-Za-z_]\w*)?$/, 'a name, or database.name')
+      .optional(),
+    /** One SELECT; its ORDER BY decides between rows of equal event time. */
+    query: z.string().min(1).optional(),
+    /** A server. @default as `clickhouse` */
+    url: z.url().optional(),
+    /** An embedded engine's folder. @default as `clickhouse` */
+    path: z.string().min(1).optional(),
+    database: z.string().min(1).optional(),
+    username: z.string().optional(),
+    password: z.string().optional(),
+    mapping: recordMappingSchema,
+  })
+  .refine(({ table, query }) => (table === undefined) !== (query === undefined), 'needs either table or query')
+  .refine(({ url, path }) => url === undefined || path === undefined, 'url and path: one of them');
 
 const topicName = z.string().regex(/^[A-Za-z0-9._-]{1,249}$/, 'letters, digits, dots, underscores and dashes, at most 249');
 const path = z.string().min(1);
@@ -120,8 +144,10 @@ export const configSchema = z.strictObject({
     .optional(),
   source: z
     .strictObject({
-      /** Merged in event-time order. */
-      files: z.array(fileSourceSchema).min(1),
+      /** Merged in event-time order, with `clickhouse`. */
+      files: z.array(fileSourceSchema).default([]),
+      /** Tables and queries of ClickHouse. */
+      clickhouse: z.array(tableSourceSchema).default([]),
       /** Events per batch: what is decoded, encoded and committed as one. */
       batchEvents: positive.max(100_000).default(64),
       /** Batches between being read and being committed. */
@@ -131,6 +157,7 @@ export const configSchema = z.strictObject({
       /** Largest record, bytes; a larger one becomes a dead letter. */
       maxRecordBytes: positive.default(MIB),
     })
+    .refine(({ files, clickhouse }) => files.length + clickhouse.length > 0, 'needs files or clickhouse')
     .optional(),
   kafka: kafkaSchema.optional(),
   state: z
@@ -285,6 +312,7 @@ export type ConfigInput = z.input<typeof configSchema>;
 export type Config = z.infer<typeof configSchema>;
 export type RecordMapping = z.infer<typeof recordMappingSchema>;
 export type FileSource = z.infer<typeof fileSourceSchema>;
+export type TableSource = z.infer<typeof tableSourceSchema>;
 export type KafkaConfig = z.infer<typeof kafkaSchema>;
 
 /**

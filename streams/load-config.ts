@@ -80,6 +80,10 @@ function withAbsolutePaths(config: Config, folder: string): Config {
   const source = config.source && {
     ...config.source,
     files: config.source.files.map((file) => ({ ...file, path: resolve(folder, file.path) })),
+    clickhouse: config.source.clickhouse.map((table) => ({
+      ...table,
+      ...(table.path !== undefined && { path: resolve(folder, table.path) }),
+    })),
   };
   return {
     ...config,

@@ -19,6 +19,7 @@ import { type CatalogueReport, loadModel } from './catalogue.ts';
 import { Lifecycle, type LifecycleState } from './lifecycle.ts';
 import { type PipelineParts, pipeline, toSequences } from './pipeline.ts';
 import { pipelineModel } from './pipeline-model.ts';
+import { rowInputs } from './replay/row-inputs.ts';
 import { requireKnownActions } from './require-known-actions.ts';
 
 /** Batches of one replay form one partition: the merged order of the files. */
@@ -92,10 +93,12 @@ export async function replay(options: ReplayOptions): Promise<ReplayResult> {
   const { config } = options;
   const lifecycle = new Lifecycle(options.onState);
   const source = config.source;
-  if (source === undefined) throw new PipelineError('CONFIG_INVALID', 'source: missing; a replay needs source.files');
+  if (source === undefined)
+    throw new PipelineError('CONFIG_INVALID', 'source: missing; a replay needs source.files or source.clickhouse');
+  const inputs = await rowInputs(config);
   const [bundle, files] = await Promise.all([
     loadModel(config, options.onCatalogue),
-    openFileSource(source.files, {
+    openFileSource(inputs, {
       ...config.time,
       maxRecordBytes: source.maxRecordBytes,
       maxSortRecords: source.maxSortRecords,
@@ -110,7 +113,7 @@ export async function replay(options: ReplayOptions): Promise<ReplayResult> {
     if (options.fresh === true) await dropRun(clickhouse, runId);
     const progress = await readProgress(clickhouse, runId);
     const start = progress?.position ?? 0;
-    const sink = new ClickHouseSink(clickhouse, { runId, total: files.total, facts: factsOf(bundle, source.files) });
+    const sink = new ClickHouseSink(clickhouse, { runId, total: files.total, facts: factsOf(bundle, inputs) });
     const store = new InMemorySequenceStore();
     const mappings = new Map(files.topics.map((topic, i) => [topic, files.mappings[i]!]));
     const parts: PipelineParts = {

@@ -100,12 +100,17 @@ interface Ends {
   readonly state: string;
 }
 
+const inputNames = (source: Config['source']): string =>
+  source === undefined
+    ? 'records'
+    : [...source.files.map(({ path }) => path.split(/[\\/]/).at(-1)), ...source.clickhouse.map(({ name }) => name)].join(' + ');
+
 function replayEnds({ source, clickhouse }: Config): Ends {
   const inFlight = 'the batches in flight';
   return {
     source: {
       id: 'source',
-      input: source?.files.map((file) => file.path.split(/[\\/]/).at(-1)).join(' + ') ?? 'records',
+      input: inputNames(source),
       output: 'SourceBatch',
       does: 'reads in event-time order',
       bounds: `${source?.batchEvents ?? '-'} events a batch, ${source?.maxInFlightBatches ?? '-'} batches in flight`,

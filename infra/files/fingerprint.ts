@@ -1,6 +1,7 @@
 /** The identity of a file source: what a run id is made of, so that a changed file is never resumed by mistake. */
 import { createHash } from 'node:crypto';
 import type { FileSource } from '../../schemas/config.ts';
+import type { RowInput } from './read-records.ts';
 import { readBytes } from './read-text.ts';
 
 /**
@@ -20,7 +21,10 @@ export async function fingerprintFiles(files: readonly FileSource[]): Promise<st
 }
 
 /** The same, from digests of the contents that are already known. */
-export function combineFingerprint(files: readonly FileSource[], contentDigests: readonly string[]): string {
+export function combineFingerprint(
+  files: readonly Pick<RowInput, 'format' | 'mapping'>[],
+  contentDigests: readonly string[],
+): string {
   const hash = createHash('sha256');
   for (const [i, { format, mapping }] of files.entries()) hash.update(`${contentDigests[i]}\n${format}\n${canonical(mapping)}\n`);
   return hash.digest('hex');

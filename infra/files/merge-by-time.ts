@@ -1,7 +1,6 @@
 /** Several files as one source in event-time order: sorted in memory, within a limit. */
 import { createHash } from 'node:crypto';
 import type { SourceRecord } from '../../schemas/action.ts';
-import type { FileSource } from '../../schemas/config.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import {
   type CompiledMapping,
@@ -10,7 +9,7 @@ import {
   type RecordMappingOptions,
 } from '../../schemas/record-mapping.ts';
 import { combineFingerprint } from './fingerprint.ts';
-import { checkColumns, openRawRows } from './read-records.ts';
+import { checkColumns, openRawRows, type RowInput } from './read-records.ts';
 import { topicsOf } from './topics-of.ts';
 
 export interface FileSourceOptions extends RecordMappingOptions {
@@ -56,7 +55,7 @@ interface LoadedFile {
  * @throws PipelineError `SOURCE_UNREADABLE` for a file that cannot be read or too many records; `CONFIG_INVALID` for a bad
  * mapping or columns it needs and the file lacks
  */
-export async function openFileSource(files: readonly FileSource[], options: FileSourceOptions = {}): Promise<MergedFiles> {
+export async function openFileSource(files: readonly RowInput[], options: FileSourceOptions = {}): Promise<MergedFiles> {
   const { maxSortRecords = 5_000_000, ...mappingOptions } = options;
   const topics = topicsOf(files);
   // A bad mapping is reported before the first file is read.
@@ -107,7 +106,7 @@ export async function openFileSource(files: readonly FileSource[], options: File
 }
 
 async function loadFile(
-  source: FileSource,
+  source: RowInput,
   topic: string,
   mapping: CompiledMapping,
   forOrder: CompiledMapping,

@@ -1,12 +1,33 @@
 /** CSV and JSON-lines files as records: streaming, and never stopped by a bad row. */
 import type { Hash } from 'node:crypto';
-import { basename } from 'node:path';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import type { SourceRecord } from '../../schemas/action.ts';
 import type { FileSource } from '../../schemas/config.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { parseCsvHeader, parseCsvRow } from './csv-row.ts';
 import { readText } from './read-text.ts';
 import { RowSplitter } from './split-rows.ts';
+
+/** A file of text, or something that is written as one before it is read. */
+export interface RowInput {
+  /** Of messages, and by its base name of positions. */
+  readonly path: string;
+  /** As configured: a part of the source's identity. */
+  readonly format: string;
+  readonly mapping: FileSource['mapping'];
+  /** Absent: `path` itself is text. */
+  readonly spooled?: Spooled;
+}
+
+/** Rows that another program writes out. They lie on disk while they are read, never whole in memory. */
+interface Spooled {
+  readonly as: 'csv' | 'jsonl';
+  /** Where the file is made; it is removed when it was read. */
+  readonly folder: string;
+  /** @throws PipelineError `SOURCE_UNREADABLE`, `CONFIG_INVALID` */
+  readonly write: (path: string) => Promise<void>;
+}
 
 export interface ReadFileOptions {
   /** A longer row is cut just beyond this, and passed on raw, so that it is decoded to `RECORD_TOO_LARGE`. @default 1 MiB */
@@ -31,12 +52,13 @@ export interface RawRows {
  * @throws PipelineError `SOURCE_UNREADABLE` naming the path and the reason; from `chunks` too
  */
 export async function openRawRows(
-  { path, format }: Pick<FileSource, 'path' | 'format'>,
+  { path, format: given, spooled }: Omit<RowInput, 'mapping'>,
   maxRecordBytes = 1_048_576,
   hash?: Hash,
 ): Promise<RawRows> {
+  const format = spooled?.as ?? given;
   const splitter = new RowSplitter({ quoted: format === 'csv', maxRowChars: maxRecordBytes });
-  const chunks = rowChunks(readText(path, hash), splitter);
+  const chunks = rowChunks(spooled === undefined ? readText(path, hash) : readSpooled(spooled, hash), splitter);
   const first = (await chunks.next()).value ?? [];
   if (format === 'jsonl') return { header: undefined, chunks: startingWith(first, chunks), toValue: (row) => row };
   if (first.length === 0) return { header: undefined, chunks, toValue: (row) => row };
@@ -56,7 +78,7 @@ export const readCsv = (path: string, options: ReadFileOptions = {}): AsyncItera
 export const readJsonLines = (path: string, options: ReadFileOptions = {}): AsyncIterable<SourceRecord> =>
   readRecords(path, 'jsonl', options);
 
-async function* readRecords(path: string, format: FileSource['format'], options: ReadFileOptions): AsyncGenerator<SourceRecord> {
+async function* readRecords(path: string, format: 'csv' | 'jsonl', options: ReadFileOptions): AsyncGenerator<SourceRecord> {
   const topic = options.topic ?? basename(path);
   const { chunks, toValue } = await openRawRows({ path, format }, options.maxRecordBytes);
   let offset = 0;
@@ -70,6 +92,18 @@ async function headerOf(path: string, row: string, chunks: AsyncGenerator): Prom
   } catch (error) {
     await chunks.return(undefined);
     throw error;
+  }
+}
+
+async function* readSpooled({ folder, write }: Spooled, hash?: Hash): AsyncGenerator<string> {
+  await mkdir(folder, { recursive: true });
+  const own = await mkdtemp(join(folder, 'rows-'));
+  try {
+    const path = join(own, 'rows');
+    await write(path);
+    yield* readText(path, hash);
+  } finally {
+    await rm(own, { recursive: true, force: true });
   }
 }
 

@@ -2,6 +2,7 @@
 import type { Hash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { StringDecoder } from 'node:string_decoder';
+import { createGunzip } from 'node:zlib';
 import { PipelineError } from '../../schemas/errors.ts';
 
 const CHUNK_BYTES = 1_048_576;
@@ -22,10 +23,21 @@ export function sourceUnreadable(path: string, cause: unknown): PipelineError {
   });
 }
 
-/** The file's bytes, streamed. @throws PipelineError `SOURCE_UNREADABLE` */
+/** The file's bytes, streamed; of a name that ends in `.gz`, unpacked. @throws PipelineError `SOURCE_UNREADABLE` */
 export async function* readBytes(path: string): AsyncGenerator<Buffer> {
   try {
-    for await (const chunk of createReadStream(path, { highWaterMark: CHUNK_BYTES })) yield chunk as Buffer;
+    const file = createReadStream(path, { highWaterMark: CHUNK_BYTES });
+    if (!path.endsWith('.gz')) {
+      for await (const chunk of file) yield chunk as Buffer;
+      return;
+    }
+    const unpacked = createGunzip({ chunkSize: CHUNK_BYTES });
+    file.on('error', (error) => unpacked.destroy(error)).pipe(unpacked);
+    try {
+      for await (const chunk of unpacked) yield chunk as Buffer;
+    } finally {
+      file.destroy();
+    }
   } catch (cause) {
     throw sourceUnreadable(path, cause);
   }

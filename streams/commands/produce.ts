@@ -9,6 +9,7 @@ import type { UserAction } from '../../schemas/action.ts';
 import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { loadConfig } from '../load-config.ts';
+import { rowInputs } from '../replay/row-inputs.ts';
 import { requireKafka } from '../require-kafka.ts';
 import { onInterrupt } from './interrupt.ts';
 import { collect, positiveInteger } from './options.ts';
@@ -29,8 +30,8 @@ export function addProduce(program: Command): void {
         await loadConfig({ file: options.config, environment: process.env, assignments: options.set }),
         options.config,
       );
-      if (config.source === undefined) throw new PipelineError('CONFIG_INVALID', `${options.config}: source.files: missing`);
-      const files = await openFileSource(config.source.files, { ...config.time, ...config.source });
+      if (config.source === undefined) throw new PipelineError('CONFIG_INVALID', `${options.config}: source: missing`);
+      const files = await openFileSource(await rowInputs(config), { ...config.time, ...config.source });
       const mappings = new Map(files.topics.map((topic, i) => [topic, files.mappings[i]!]));
       await requireLogin(config.kafka);
       const producer = await ActionProducer.open(kafkaClient(config.kafka), config.kafka, new AvroCodec());

@@ -9,7 +9,7 @@ import { loadConfig } from '../load-config.ts';
 import { PLACES } from '../replay/open-output.ts';
 import { INTERRUPTED } from './interrupt.ts';
 import { collect, positiveInteger, wholeNumber } from './options.ts';
-import { type BackfillFlags, MODES, runBackfill } from './run-backfill.ts';
+import { type BackfillFlags, MODES, runBackfill, SOURCES } from './run-backfill.ts';
 import { runReplay, stoppedAt } from './run-replay.ts';
 
 interface ReplayFlags extends Omit<BackfillFlags, 'mode'> {
@@ -47,9 +47,7 @@ export function addReplay(program: Command): void {
     .option('--fresh', 'drop what an earlier replay of the same run has written, and begin anew')
     .addOption(new Option('--mode <mode>', 'in bulk, user by user; without it every event is stepped').choices(MODES))
     .option('--as-of <time>', 'of --mode as-of: the moment, ISO or ms since the epoch')
-    .addOption(
-      new Option('--from <source>', 'where events are read; without it files if there are any').choices(['files', 'kafka']),
-    )
+    .addOption(new Option('--from <source>', 'where events are read; without it files if there are any').choices(SOURCES))
     .option('--offsets <ranges>', 'of Kafka: PARTITION:FROM-TO,… ; without it the whole log')
     .option('--since <time>', 'of Kafka: from the first record of this time on')
     .option('--until <time>', 'of Kafka: up to the first record of this time')

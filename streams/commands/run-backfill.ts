@@ -11,6 +11,7 @@ import { PipelineError } from '../../schemas/errors.ts';
 import { backfill, verifyStored } from '../replay/backfill.ts';
 import type { RunPlace } from '../replay/backfill-output.ts';
 import type { BackfillProgress } from '../replay/backfill-parts.ts';
+import { deadLetterBackfill } from '../replay/dead-letter-source.ts';
 import { estimate } from '../replay/estimate.ts';
 import { openOutput } from '../replay/open-output.ts';
 import { parseBounds } from '../replay/parse-bounds.ts';
@@ -22,13 +23,16 @@ import { INTERRUPTED, onInterrupt } from './interrupt.ts';
 
 export const MODES = ['state', 'every-event', 'as-of', 'verify'] as const;
 
+/** `files`: all of the section `source`. */
+export const SOURCES = ['files', 'kafka', 'dead-letters'] as const;
+
 /** A backfill lets whatever else wants the processors go first: live is not starved by one beside it. */
 const NICE = 10;
 
 export interface BackfillFlags {
   readonly mode: (typeof MODES)[number];
   readonly asOf?: string;
-  readonly from?: 'files' | 'kafka';
+  readonly from?: (typeof SOURCES)[number];
   readonly offsets?: string;
   readonly since?: string;
   readonly until?: string;
@@ -191,17 +195,18 @@ function report(result: Verification, bars: Bars): void {
 }
 
 function sourceOf(config: Config, { from, offsets, since, until }: BackfillFlags): BackfillSource {
-  const kafka = from === undefined ? config.source === undefined : from === 'kafka';
+  const kafka = from === undefined ? config.source === undefined : from !== 'files';
   if (kafka) {
     const times = {
       fromTimeMs: since === undefined ? undefined : timeOf('--since', since),
       toTimeMs: until === undefined ? undefined : timeOf('--until', until),
     };
     const bounds = parseBounds(offsets);
-    return kafkaBackfill(config, (partition) => ({ ...times, ...bounds.get(partition) }));
+    const open = from === 'dead-letters' ? deadLetterBackfill : kafkaBackfill;
+    return open(config, (partition) => ({ ...times, ...bounds.get(partition) }));
   }
   if (offsets !== undefined || since !== undefined || until !== undefined)
-    throw new PipelineError('CONFIG_INVALID', '--offsets, --since and --until are of --from kafka');
+    throw new PipelineError('CONFIG_INVALID', '--offsets, --since and --until are of --from kafka and --from dead-letters');
   return fileBackfill(config);
 }
 

@@ -6,13 +6,14 @@ import { kafkaClient } from '../../infra/kafka/kafka-client.ts';
 import { type OffsetRange, type RangeBounds, readRanges, resolveRanges } from '../../infra/kafka/range-reader.ts';
 import { SchemaRegistry } from '../../infra/kafka/schema-registry.ts';
 import type { SourceRecord } from '../../schemas/action.ts';
-import { createRecordDecoder } from '../../schemas/avro/record-decoder.ts';
+import { createRecordDecoder, type RecordDecoder } from '../../schemas/avro/record-decoder.ts';
 import { fixedSchemas } from '../../schemas/avro/schemas.ts';
 import { schemaIdsOf } from '../../schemas/avro/wire-format.ts';
 import type { Config } from '../../schemas/config.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { compileMapping, type DecodeResult } from '../../schemas/record-mapping.ts';
-import { requireKafka } from '../require-kafka.ts';
+import { type LiveConfig, requireKafka } from '../require-kafka.ts';
+import { rowInputs } from './row-inputs.ts';
 
 /** Takes a record, what it was decoded to, and what its user's events are sorted by. */
 export type Visit = (record: SourceRecord, result: DecodeResult, order: number) => void;
@@ -24,22 +25,23 @@ export interface BackfillSource {
   readonly facts: Readonly<Record<string, unknown>>;
 }
 
-/** Files, each user's events by event time, ties by file and row: as in the merged order of a replay. */
+/** Files and tables, each user's events by event time, ties by input and row: as in the merged order of a replay. */
 export function fileBackfill(config: Config): BackfillSource {
-  const source = config.source;
+  const { source } = config;
   if (source === undefined)
-    throw new PipelineError('CONFIG_INVALID', 'source: missing; a backfill from files needs source.files');
-  const { files, maxRecordBytes } = source;
+    throw new PipelineError('CONFIG_INVALID', 'source: missing; a backfill needs source.files or source.clickhouse');
+  const { maxRecordBytes } = source;
   return {
-    facts: { files: files.map(({ path }) => path) },
+    facts: { files: [...source.files.map(({ path }) => path), ...source.clickhouse.map(({ name }) => name)] },
     async scan(visit, signal) {
+      const inputs = await rowInputs(config);
       const digests: string[] = [];
-      for (const [i, topic] of topicsOf(files).entries()) {
-        const file = files[i]!;
-        const mapping = compileMapping(file.mapping, { ...config.time, maxRecordBytes });
+      for (const [i, topic] of topicsOf(inputs).entries()) {
+        const input = inputs[i]!;
+        const mapping = compileMapping(input.mapping, { ...config.time, maxRecordBytes });
         const hash = createHash('sha256');
-        const { header, chunks, toValue } = await openRawRows(file, maxRecordBytes, hash);
-        checkColumns(file.path, header, mapping.requiredFields);
+        const { header, chunks, toValue } = await openRawRows(input, maxRecordBytes, hash);
+        checkColumns(input.path, header, mapping.requiredFields);
         let offset = 0;
         for await (const rows of chunks) {
           signal?.throwIfAborted();
@@ -49,12 +51,22 @@ export function fileBackfill(config: Config): BackfillSource {
             visit(record, result, result.ok ? result.action.eventTimeMs : 0);
           }
         }
-        digests.push(`${hash.digest('hex')} ${file.format} ${JSON.stringify(file.mapping)}`);
+        digests.push(`${hash.digest('hex')} ${input.format} ${JSON.stringify(input.mapping)}`);
       }
       return digests.join('\n');
     },
   };
 }
+
+/** Decodes the records of a deployment's topics as its configuration says now. */
+export const deploymentDecoder = (config: LiveConfig, registry: SchemaRegistry | undefined): RecordDecoder =>
+  createRecordDecoder({
+    ...config.kafka,
+    ...config.time,
+    schemas: registry ?? fixedSchemas,
+    mapping: config.kafka.mapping,
+    erasureAction: config.sequence.erasureAction,
+  });
 
 /**
  * A deployment's topics, each user's events by their place in the log, as live takes them; erasures among them by the records'
@@ -66,13 +78,7 @@ export function kafkaBackfill(given: Config, boundsOf: (partition: number) => Ra
   const config = requireKafka(given, 'a backfill from Kafka');
   const { topics, maxBufferedBytes, schemaRegistry } = config.kafka;
   const registry = schemaRegistry && new SchemaRegistry(schemaRegistry);
-  const decoder = createRecordDecoder({
-    ...config.kafka,
-    ...config.time,
-    schemas: registry ?? fixedSchemas,
-    mapping: config.kafka.mapping,
-    erasureAction: config.sequence.erasureAction,
-  });
+  const decoder = deploymentDecoder(config, registry);
   let ranges: readonly OffsetRange[] = [];
   return {
     get facts() {

@@ -1,0 +1,107 @@
+/** What ClickHouse reads, written out as text: files in its formats, its tables, the answers to queries. Rows never pass through memory whole. */
+import { createWriteStream } from 'node:fs';
+import type { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { ClickHouseLogLevel, createClient } from '@clickhouse/client';
+import { messageOf, PipelineError } from '../../schemas/errors.ts';
+import { type ClickHouseConfig, connect } from './connect.ts';
+
+/** A file that the engine reads: containers by their own schema, packed text line by line. */
+export type EngineFormat = 'Avro' | 'Parquet' | 'LineAsString';
+
+export interface Column {
+  readonly name: string;
+  readonly type: string;
+}
+
+/** Integers beyond 2^53 stay exact as text; times say their zone; rows keep their order, and a query the sorting that it asks for. */
+const SETTINGS = [
+  'output_format_json_quote_64bit_integers = 1',
+  "date_time_output_format = 'iso'",
+  'max_threads = 1',
+  'input_format_parquet_preserve_order = 1',
+  'query_plan_remove_redundant_sorting = 0',
+].join(', ');
+
+const LONGEST_MS = 2 ** 31 - 1;
+
+/**
+ * Writes a local file's rows as JSON lines; of `LineAsString` its lines as they are.
+ *
+ * @param engine the embedded engine that reads
+ * @throws PipelineError `SOURCE_UNREADABLE` naming the file and what the engine said
+ */
+export async function writeFileRows(engine: string, path: string, format: EngineFormat, target: string): Promise<void> {
+  const as = format === 'LineAsString' ? 'TSVRaw' : 'JSONEachRow';
+  await onFile(engine, path, format, (run) =>
+    run.command(
+      `INSERT INTO FUNCTION file(${text(target)}, '${as}') SELECT * FROM file(${text(path)}, '${format}') SETTINGS ${SETTINGS}`,
+    ),
+  );
+}
+
+/** Columns and types of a local file. @throws PipelineError `SOURCE_UNREADABLE` as `writeFileRows` */
+export const fileColumns = (engine: string, path: string, format: EngineFormat): Promise<Column[]> =>
+  onFile(engine, path, format, (run) => run.rows<Column>(`DESCRIBE file(${text(path)}, '${format}')`));
+
+/**
+ * Writes the answer to a SELECT as JSON lines.
+ *
+ * @throws PipelineError `SOURCE_UNREADABLE` with what ClickHouse said; `STORE_UNAVAILABLE` where it cannot be reached
+ */
+export async function writeQueryRows(config: ClickHouseConfig, name: string, select: string, target: string): Promise<void> {
+  try {
+    if (config.url !== undefined) await streamRows(config, config.url, select, target);
+    else
+      await withEngine(config.path, config.database, (run) =>
+        run.command(`INSERT INTO FUNCTION file(${text(target)}, 'JSONEachRow') ${select} SETTINGS ${SETTINGS}`),
+      );
+  } catch (cause) {
+    if (cause instanceof PipelineError) throw cause;
+    throw new PipelineError('SOURCE_UNREADABLE', `cannot read '${name}' from ClickHouse: ${short(cause)}`, { cause });
+  }
+}
+
+async function streamRows(config: ClickHouseConfig, url: string, select: string, target: string): Promise<void> {
+  const { database, username, password } = config;
+  const client = createClient({
+    url,
+    database,
+    request_timeout: LONGEST_MS,
+    log: { level: ClickHouseLogLevel.OFF },
+    ...(username !== undefined && { username }),
+    ...(password !== undefined && { password }),
+  });
+  try {
+    const { stream } = await client.exec({ query: `${select} SETTINGS ${SETTINGS} FORMAT JSONEachRow` });
+    await pipeline(stream as Readable, createWriteStream(target));
+  } finally {
+    await client.close();
+  }
+}
+
+type Engine = Awaited<ReturnType<typeof connect>>;
+
+async function withEngine<T>(path: string, database: string, work: (engine: Engine) => Promise<T>): Promise<T> {
+  const engine = await connect({ path, database }, { migrate: false, requestTimeoutMs: LONGEST_MS });
+  try {
+    return await work(engine);
+  } finally {
+    await engine.close();
+  }
+}
+
+async function onFile<T>(engine: string, path: string, format: EngineFormat, work: (engine: Engine) => Promise<T>): Promise<T> {
+  try {
+    return await withEngine(engine, 'default', work);
+  } catch (cause) {
+    if (cause instanceof PipelineError) throw cause;
+    const what = format === 'LineAsString' ? 'packed text' : format;
+    throw new PipelineError('SOURCE_UNREADABLE', `cannot read source file '${path}' as ${what}: ${short(cause)}`, { cause });
+  }
+}
+
+/** A literal. */
+const text = (value: string): string => `'${value.replace(/[\\']/g, '\\$&')}'`;
+
+const short = (cause: unknown): string => messageOf(cause).split('\n')[0]!.slice(0, 400);

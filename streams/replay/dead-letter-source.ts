@@ -1,0 +1,66 @@
+/** Dead letters as a source: the original records, decoded as the configuration says now. */
+import { kafkaClient } from '../../infra/kafka/kafka-client.ts';
+import { type OffsetRange, type RangeBounds, readRanges, resolveRanges } from '../../infra/kafka/range-reader.ts';
+import { SchemaRegistry } from '../../infra/kafka/schema-registry.ts';
+import type { SourceRecord } from '../../schemas/action.ts';
+import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
+import { fixedSchemas } from '../../schemas/avro/schemas.ts';
+import { schemaIdsOf } from '../../schemas/avro/wire-format.ts';
+import type { Config } from '../../schemas/config.ts';
+import { PipelineError } from '../../schemas/errors.ts';
+import { Fault } from '../../schemas/record-fields.ts';
+import { requireKafka } from '../require-kafka.ts';
+import { type BackfillSource, deploymentDecoder } from './source.ts';
+
+/** A letter is its record, and as much again of reasons. */
+const AROUND_BYTES = 64 * 1024;
+
+/**
+ * The deployment's topic of dead letters. Each record has the position that it had when it was given up, its key and its timestamp; a
+ * user's events stand in the order of their letters. What was asked for candidates is left out: it is no action.
+ *
+ * @param boundsOf of a partition of the topic of dead letters
+ */
+export function deadLetterBackfill(given: Config, boundsOf: (partition: number) => RangeBounds): BackfillSource {
+  const config = requireKafka(given, 'a backfill from dead letters');
+  const { topics, maxBufferedBytes, maxRecordBytes, schemaRegistry } = config.kafka;
+  const registry = schemaRegistry && new SchemaRegistry(schemaRegistry);
+  const decoder = deploymentDecoder(config, registry);
+  const letters = new AvroCodec({ schemas: registry ?? fixedSchemas, maxRecordBytes: 2 * maxRecordBytes + AROUND_BYTES });
+  let ranges: readonly OffsetRange[] = [];
+
+  const originalOf = ({ position, value }: SourceRecord): SourceRecord => {
+    const letter = letters.decode('DeadLetter', (value ?? new Uint8Array()) as Uint8Array);
+    if (letter instanceof Fault)
+      throw new PipelineError(
+        'SOURCE_UNREADABLE',
+        `${position.topic}/${position.partition}/${position.offset} is no dead letter: ${letter.message}`,
+      );
+    const { original, originalKey, timestampMs } = letter;
+    return {
+      position: letter.position,
+      value: original,
+      key: originalKey ?? null,
+      ...(timestampMs !== undefined && { timestampMs }),
+    };
+  };
+
+  return {
+    get facts() {
+      // Not `ranges`: those say of a run that it can take over from live.
+      return { topics: [topics.deadLetters], letterRanges: ranges };
+    },
+    async scan(visit, signal) {
+      const kafka = kafkaClient(config.kafka);
+      ranges = await resolveRanges(kafka, topics.deadLetters, boundsOf);
+      for await (const records of readRanges(kafka, ranges, maxBufferedBytes, signal)) {
+        await registry?.ensure(schemaIdsOf(records));
+        const originals = records.map(originalOf).filter(({ position }) => position.topic !== topics.candidateRequests);
+        await registry?.ensure(schemaIdsOf(originals));
+        // All have one place: what was given up first was added first.
+        for (const original of originals) visit(original, decoder.decode(original), 0);
+      }
+      return ranges.map(({ topic, partition, from, to }) => `${topic}/${partition} ${from}-${to}`).join('\n');
+    },
+  };
+}

@@ -1,0 +1,202 @@
+/** Every source of a replay gives what the CSV file gives: through the real engine, from files that it wrote, and through a real broker. */
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { ClickHouse } from '../../infra/clickhouse/clickhouse.ts';
+import { connect } from '../../infra/clickhouse/connect.ts';
+import { openEngine } from '../../infra/clickhouse/engine/open-engine.ts';
+import { openFileSource } from '../../infra/files/merge-by-time.ts';
+import type { PositionedAction, UserAction } from '../../schemas/action.ts';
+import type { Config, ConfigInput } from '../../schemas/config.ts';
+import { parseConfig } from '../../schemas/config.ts';
+import { loadConfig } from '../../streams/load-config.ts';
+import { deadLetterBackfill } from '../../streams/replay/dead-letter-source.ts';
+import { rowInputs } from '../../streams/replay/row-inputs.ts';
+import { type BackfillSource, fileBackfill } from '../../streams/replay/source.ts';
+import { kafkaIsPossible, randomName, sharedKafka } from '../support/kafka-broker.ts';
+import { liveBundle, liveEvents } from '../support/live-bundle.ts';
+import { LiveWorld } from '../support/live-world.ts';
+
+const MOVIELENS = fileURLToPath(new URL('../../examples/movielens/replay.yaml', import.meta.url));
+const ROWS = 4_000;
+
+const bare = ({ position: _, ...action }: PositionedAction): UserAction => action;
+
+/** What a backfill takes from a source, in order. */
+async function eventsOf(source: BackfillSource): Promise<UserAction[]> {
+  const events: UserAction[] = [];
+  await source.scan((_, result) => {
+    if (!result.ok) throw new Error(result.message);
+    events.push(bare(result.action));
+  });
+  return events;
+}
+
+type Source = NonNullable<ConfigInput['source']>;
+
+describe('rows of files and tables', { timeout: 120_000 }, () => {
+  let folder: string;
+  let engine: ClickHouse;
+  let given: Config;
+  let expected: UserAction[];
+  const path = (name: string) => join(folder, 'data', name);
+  const sql = (text: string) => engine.command(`${text} SETTINGS max_threads = 1, engine_file_truncate_on_insert = 1`);
+  const write = (name: string, format: string, select = '*') =>
+    sql(
+      `INSERT INTO FUNCTION file('${path(name)}', '${format}') SELECT ${select} FROM file('${path('ratings.csv')}', 'CSVWithNames')`,
+    );
+  const withSource = (source: Source): Config => ({ ...given, source: parseConfig({ bundle: 'x', source }, 'test').source });
+  const mapped = (name: string, format: 'csv' | 'jsonl' | 'avro' | 'parquet') => ({
+    path: path(name),
+    format,
+    mapping: given.source!.files[0]!.mapping,
+  });
+  const read = (source: Source) => eventsOf(fileBackfill(withSource(source)));
+
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'hstu-rows-'));
+    await mkdir(join(folder, 'data'));
+    const movielens = await loadConfig({ file: MOVIELENS });
+    const clickhouse = { ...movielens.clickhouse, path: join(folder, 'ch') };
+    given = { ...movielens, state: { ...movielens.state, path: join(folder, 'state') }, clickhouse };
+    const lines = (await readFile(movielens.source!.files[0]!.path, 'utf8')).split('\n').slice(0, ROWS + 1);
+    await writeFile(path('ratings.csv'), `${lines.join('\n')}\n`);
+    await writeFile(path('ratings.csv.gz'), gzipSync(`${lines.join('\n')}\n`));
+    engine = await connect(clickhouse);
+    expected = await read({ files: [mapped('ratings.csv', 'csv')] });
+    expect(expected).toHaveLength(ROWS);
+  }, 120_000);
+  afterAll(async () => {
+    await engine?.close();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  it('are the same from Avro, Parquet, JSON lines and packed text; another value shows', async () => {
+    await write('a.avro', 'Avro');
+    await write('a.parquet', 'Parquet');
+    await write('a.jsonl', 'JSONEachRow');
+    await sql(
+      `INSERT INTO FUNCTION file('${path('a.jsonl.zst')}', 'LineAsString') SELECT * FROM file('${path('a.jsonl')}', 'LineAsString')`,
+    );
+    for (const [name, format] of [
+      ['a.avro', 'avro'],
+      ['a.parquet', 'parquet'],
+      ['a.jsonl', 'jsonl'],
+      ['a.jsonl.zst', 'jsonl'],
+      ['ratings.csv.gz', 'csv'],
+    ] as const)
+      expect(await read({ files: [mapped(name, format)] }), name).toEqual(expected);
+    await write('other.parquet', 'Parquet', '* REPLACE (if(movieId = 3, 1.5, rating) AS rating)');
+    expect(await read({ files: [mapped('other.parquet', 'parquet')] })).not.toEqual(expected);
+  });
+
+  it('are the same from a table and a query, and a plain replay merges them with files by event time', async () => {
+    await engine.command(
+      'CREATE TABLE ratings (n UInt32, userId UInt32, movieId UInt64, rating Float32, timestamp UInt64) ENGINE = MergeTree ORDER BY movieId',
+    );
+    await engine.command(
+      `INSERT INTO ratings SELECT rowNumberInAllBlocks() AS n, * FROM file('${path('ratings.csv')}', 'CSVWithNames') SETTINGS max_threads = 1`,
+    );
+    const { mapping } = mapped('', 'csv');
+    expect(await read({ clickhouse: [{ name: 'ratings', table: 'ratings', mapping }] })).toEqual(expected);
+    const lease = await openEngine(join(folder, 'ch'));
+    try {
+      const { url, username, password } = lease;
+      const server = { name: 'ratings', url, username, password, database: 'hstu', mapping };
+      expect(await read({ clickhouse: [{ ...server, table: 'ratings' }] })).toEqual(expected);
+      expect(await read({ clickhouse: [{ ...server, query: 'SELECT * FROM ratings WHERE n > 0 ORDER BY n;' }] })).toEqual(
+        expected.slice(1),
+      );
+    } finally {
+      lease.release();
+    }
+    const query = 'SELECT * FROM ratings WHERE userId % 2 = 1 ORDER BY n';
+    const odd = { name: 'odd', query, mapping };
+    const isOdd = ({ userId }: UserAction) => Number(userId) % 2 === 1;
+    expect(await read({ clickhouse: [odd] })).toEqual(expected.filter(isOdd));
+    expect(await read({ clickhouse: [{ ...odd, query: query.replace('ORDER BY n', 'ORDER BY n DESC') }] })).toEqual(
+      expected.filter(isOdd).reverse(),
+    );
+
+    await sql(
+      `INSERT INTO FUNCTION file('${path('even.avro')}', 'Avro') SELECT * FROM file('${path('ratings.csv')}', 'CSVWithNames') WHERE userId % 2 = 0`,
+    );
+    const merged = await openFileSource(await rowInputs(withSource({ files: [mapped('even.avro', 'avro')], clickhouse: [odd] })));
+    const whole = await openFileSource([mapped('ratings.csv', 'csv')]);
+    const actions = (from: typeof merged) =>
+      [...from.records()].map((record) => {
+        const result = from.decode(record);
+        if (!result.ok) throw new Error(result.message);
+        return bare(result.action);
+      });
+    const [both, one] = [actions(merged), actions(whole)];
+    const ofUser = (events: UserAction[], user: string) => events.filter(({ userId }) => userId === user);
+    expect(both.map(({ eventTimeMs }) => eventTimeMs)).toEqual(one.map(({ eventTimeMs }) => eventTimeMs));
+    for (const user of new Set(one.map(({ userId }) => userId))) expect(ofUser(both, user)).toEqual(ofUser(one, user));
+  });
+
+  it('of a pattern are those of its files in order; drift, damage and absence are one clear message each', async () => {
+    const half = async (name: string, where: string, select = '*') =>
+      sql(
+        `INSERT INTO FUNCTION file('${path(name)}', 'Parquet') SELECT ${select} FROM file('${path('ratings.csv')}', 'CSVWithNames') WHERE ${where}`,
+      );
+    await half('part-1.parquet', 'userId <= 10');
+    await half('part-2.parquet', 'userId > 10');
+    const parts = { files: [mapped('part-*.{parquet,pq}', 'parquet')] };
+    expect(await read(parts)).toEqual(expected);
+
+    await half('part-3.parquet', 'userId > 10', '* REPLACE (toString(rating) AS rating)');
+    await expect(read(parts)).rejects.toThrow(
+      /part-3\.parquet' has column 'rating' as Nullable\(String\), which is Nullable\(Float64\) in '.*part-1\.parquet'/,
+    );
+    await writeFile(path('bad.parquet'), 'PAR1 is not enough');
+    await expect(read({ files: [mapped('bad.parquet', 'parquet')] })).rejects.toThrow(
+      /cannot read source file '.*bad\.parquet' as Parquet: /,
+    );
+    await writeFile(path('bad.csv.gz'), 'not packed');
+    await expect(read({ files: [mapped('bad.csv.gz', 'csv')] })).rejects.toMatchObject({ code: 'SOURCE_UNREADABLE' });
+    await expect(read({ files: [mapped('none-*.csv', 'csv')] })).rejects.toThrow(/no file matches '.*none-\*\.csv'/);
+    const { mapping } = mapped('', 'csv');
+    await expect(read({ clickhouse: [{ name: 'gone', table: 'gone', mapping }] })).rejects.toThrow(
+      /cannot read 'gone' from ClickHouse: /,
+    );
+    expect(() => withSource({ clickhouse: [{ name: 'x y', mapping }] })).toThrow(
+      /2 problem\(s\)[\s\S]*clickhouse\.0\.name[\s\S]*table or query/,
+    );
+  });
+});
+
+describe.skipIf(!kafkaIsPossible)('dead letters', { timeout: 180_000 }, () => {
+  it('are the original records, decoded by what the configuration says now', async () => {
+    const broker = await sharedKafka();
+    const bundle = await liveBundle();
+    const actions = liveEvents({ events: 300, users: 20 });
+    const times = actions.map(({ eventTimeMs }) => eventTimeMs).sort((a, b) => a - b);
+    const minMs = times[150]!;
+    const name = randomName('letters');
+    const world = await LiveWorld.create({
+      broker,
+      name,
+      bundlePath: bundle.path,
+      bundle: bundle.bundle,
+      settings: { time: { minMs } },
+    });
+    try {
+      await world.start('a');
+      await world.produce(actions);
+      await world.untilConsumed(actions.length);
+      const refused = actions.filter(({ eventTimeMs }) => eventTimeMs < minMs);
+      expect(refused.length).toBeGreaterThan(100);
+      const mended = { ...world.config, time: { ...world.config.time, minMs: 0 } };
+      const byId = (a: UserAction, b: UserAction) => (a.eventId < b.eventId ? -1 : 1);
+      expect((await eventsOf(deadLetterBackfill(mended, () => ({})))).sort(byId)).toEqual([...refused].sort(byId));
+      // As it was, they are dead letters again.
+      await expect(eventsOf(deadLetterBackfill(world.config, () => ({})))).rejects.toThrow(/before time\.minMs/);
+    } finally {
+      await world.close();
+    }
+  });
+});
