@@ -4,7 +4,6 @@ import { lastValueFrom, tap } from 'rxjs';
 import type { DeadLetter } from '../../schemas/action.ts';
 import { pipelineModel } from '../pipeline-model.ts';
 import { requireKnownActions } from '../require-known-actions.ts';
-import { requireKnownActions } from '../require-known-actions.ts';
 import { signatureOf } from '../state-signature.ts';
 import type { BackfillOutput, RunWriter } from './backfill-output.ts';
 import {
@@ -66,7 +65,6 @@ export interface BackfillResult {
 export async function backfill(options: BackfillOptions): Promise<BackfillResult> {
   const { config, bundle, source, mode, asOfMs, ranks = false, output, fresh = false, maxRate, signal, onProgress } = options;
   requireBulk(bundle);
-  requireKnownActions(config, bundle);
   requireKnownActions(config, bundle);
   const model = pipelineModel(bundle);
   return withSort(options, async (sort) => {
