@@ -15,14 +15,7 @@ export interface EntityUpdate {
 }
 
 /** Why an update was not taken. */
-export const ENTITY_REJECTS = [
-  'malformed',
-  'content-not-finite',
-  'content-dimension',
-  'content-without-projection',
-  'no-content',
-] as const;
-export type EntityReject = (typeof ENTITY_REJECTS)[number];
+export type EntityReject = 'malformed' | 'content-not-finite' | 'content-dimension' | 'content-without-projection' | 'no-content';
 
 export type EntityUpdateResult =
   | { readonly ok: true; readonly update: EntityUpdate }

@@ -28,7 +28,7 @@ export interface CatalogueOverlay {
 export type UpdateOutcome = 'known' | 'added' | 'retired' | 'removed';
 
 /** What may be said of an update before it is taken. */
-export type Judgement =
+type Judgement =
   | { readonly ok: true; readonly outcome: UpdateOutcome }
   | { readonly ok: false; readonly reason: EntityReject; readonly message: string };
 
