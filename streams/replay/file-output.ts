@@ -30,7 +30,13 @@ export async function fileOutput(config: Config, format: RunFormat): Promise<Bac
           'CONFIG_INVALID',
           `run ${runId} in ${folder} is of ${other.format}: drop it (hstu-streams runs drop), or give --to ${other.format}`,
         );
-      const writer = await FileRunWriter.open({ folder, format, partBytes, run: { runId, total, facts }, encode: encodeOf(runId) });
+      const writer = await FileRunWriter.open({
+        folder,
+        format,
+        partBytes,
+        run: { runId, total, facts },
+        encode: encodeOf(runId),
+      });
       if (writer.isNew) {
         await writer.write(lettersBatch(letters), { position: 0 });
         await writer.flush(false);
