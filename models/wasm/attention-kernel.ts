@@ -5,8 +5,9 @@
  *
  * Addresses and strides are in bytes. Loads may reach three rows behind the last key; what is read there is not used.
  */
-import { type BiasExports, fillBias } from './bias-kernel.ts';
+
 import type { BundleConfig } from '../../schemas/bundle-config.ts';
+import { type BiasExports, fillBias } from './bias-kernel.ts';
 import {
   type Expression,
   type FunctionBuilder,

@@ -2,6 +2,7 @@
  * Memory that both the attention kernel and the runtime read where it lies: WebAssembly's own, which the runtime takes as any
  * other array. One such memory ends at 4 GiB, so a larger pool is several of them, each with a kernel.
  */
+import { setFlagsFromString } from 'node:v8';
 import type { Bundle } from '../hstu/bundle.ts';
 import type { PoolMemory } from '../kv-cache/page-pool.ts';
 import { type AttentionExports, attentionKernel } from './attention-kernel.ts';
@@ -10,6 +11,7 @@ import { AttentionWorkspace, workspaceBytes } from './attention-workspace.ts';
 /** What is used of the global that the compiler's library for Node does not declare. */
 declare const WebAssembly: {
   readonly Memory: new (pages: { readonly initial: number; readonly maximum: number }) => { readonly buffer: ArrayBuffer };
+  validate(bytes: Uint8Array<ArrayBuffer>): boolean;
   readonly Module: new (bytes: Uint8Array<ArrayBuffer>) => object;
   readonly Instance: new (
     module: object,
@@ -28,7 +30,7 @@ export class AttentionMemory implements PoolMemory {
 
   constructor(bundle: Bundle) {
     this.#bundle = bundle;
-    this.#module = new WebAssembly.Module(attentionKernel(bundle.config));
+    this.#module = compiled(bundle);
     this.maxFloats = Math.floor((MAX_WASM_PAGES * WASM_PAGE - workspaceBytes(bundle.config)) / 4);
   }
 
@@ -50,5 +52,23 @@ export class AttentionMemory implements PoolMemory {
   /** The kernel that reaches these rows; undefined for rows outside the pool. */
   reaching(rows: { readonly buffer: ArrayBufferLike }): AttentionWorkspace | undefined {
     return this.#workspaces.get(rows.buffer);
+  }
+}
+
+const RELAXED_SIMD = 'experimental-wasm-relaxed-simd';
+
+/**
+ * With fused multiplication and addition where the engine has them. V8 11 (Node 20) has them behind a flag, which is on only while
+ * this module is compiled; later versions have them without.
+ */
+function compiled({ config }: Bundle): object {
+  const fused = attentionKernel(config, true);
+  if (WebAssembly.validate(fused)) return new WebAssembly.Module(fused);
+  const behindFlag = process.versions.v8.startsWith('11.');
+  if (behindFlag) setFlagsFromString(`--${RELAXED_SIMD}`);
+  try {
+    return new WebAssembly.Module(WebAssembly.validate(fused) ? fused : attentionKernel(config, false));
+  } finally {
+    if (behindFlag) setFlagsFromString(`--no-${RELAXED_SIMD}`);
   }
 }

@@ -6,6 +6,7 @@ import type { BundleConfig } from '../../schemas/bundle-config.ts';
 import { AttentionBias } from '../hstu/attention-bias.ts';
 import type { Bundle } from '../hstu/bundle.ts';
 import type { Extent } from '../kv-cache/extent.ts';
+import type { RowRange } from '../worker/compute/encode-run.ts';
 import { type AttentionExports, KERNEL_BYTES } from './attention-kernel.ts';
 
 /** Rows of all users that one step takes. */
@@ -15,18 +16,12 @@ export const MAX_NEW_ROWS = 8;
 /** What the kernel may write or read behind the end of a row of biases or keys, numbers and rows. */
 const SLACK = 8;
 
-/** A user's new rows `from … to-1` of its window, which are rows `at …` of the step. */
-export interface StepRows {
+/** A user's new rows `from … to-1` of its window, which are rows `at …` of the step, and the time buckets of what each sees. */
+interface StepRows {
   readonly extent: Extent;
   readonly at: number;
   readonly from: number;
   readonly to: number;
-  readonly timesS: Float64Array;
-  readonly queryTimeS: number;
-}
-
-/** Those rows with the time buckets of the keys that each sees. */
-interface Prepared extends StepRows {
   /** First key that any of the rows sees. */
   readonly start: number;
   /** Where each row's runs begin, and where the last row's end, in `#runs`. */
@@ -98,11 +93,11 @@ export class AttentionWorkspace {
     }
   }
 
-  /** Finds each row's time buckets, which all layers share. At most `MAX_STEP_ROWS` rows, `MAX_NEW_ROWS` a user. */
-  prepare(users: readonly StepRows[]): Prepared[] {
+  /** Finds each row's time buckets, which all layers share; every range has its cached rows in this memory. At most `MAX_STEP_ROWS` rows, `MAX_NEW_ROWS` a user. */
+  prepare(ranges: readonly RowRange[]): StepRows[] {
     let end = 0;
-    return users.map((user) => {
-      const { from, to, timesS, queryTimeS } = user;
+    let at = 0;
+    return ranges.map(({ segment: { timesS, queryTimeS }, from, to, past }) => {
       const start = Math.max(0, from - this.#reach);
       const runs = [end];
       for (let i = from; i < to; i++) {
@@ -110,7 +105,9 @@ export class AttentionWorkspace {
         end = this.#bias.writeRuns(next, timesS, start, i + 1, this.#runs, end);
         runs.push(end);
       }
-      return { ...user, start, runs };
+      const rows = { extent: past!, at, from, to, start, runs };
+      at += to - from;
+      return rows;
     });
   }
 
@@ -119,7 +116,7 @@ export class AttentionWorkspace {
    *
    * @param q, k, v of the `R` rows, `(R, H*dqk)` and `(R, H*dv)`
    */
-  attend(l: number, users: readonly Prepared[], q: Float32Array, k: Float32Array, v: Float32Array): Float32Array {
+  attend(l: number, users: readonly StepRows[], q: Float32Array, k: Float32Array, v: Float32Array): Float32Array {
     this.#q.set(q);
     this.#k.set(k);
     this.#v.set(v);
@@ -132,7 +129,7 @@ export class AttentionWorkspace {
     return sum;
   }
 
-  #fillBiases(l: number, { from, to, start, runs }: Prepared): void {
+  #fillBiases(l: number, { from, to, start, runs }: StepRows): void {
     const { position, positionFloats, time, timeFloats, bias, biasFloats, runs: runsAt } = this.#regions;
     for (let i = from; i < to; i++) {
       const [first, end] = [runs[i - from]!, runs[i - from + 1]!];
@@ -148,7 +145,7 @@ export class AttentionWorkspace {
     }
   }
 
-  #attendPast(l: number, { extent, at, from, to, start }: Prepared): void {
+  #attendPast(l: number, { extent, at, from, to, start }: StepRows): void {
     const { heads: H, dqk, dv } = this.#config;
     const { q, sum, bias, biasFloats } = this.#regions;
     const C = extent.capacity;
@@ -176,7 +173,7 @@ export class AttentionWorkspace {
   }
 
   /** Each new row and those before it. */
-  #attendNew({ at, from, to, start }: Prepared): void {
+  #attendNew({ at, from, to, start }: StepRows): void {
     const { heads: H, dqk, dv } = this.#config;
     const { q, k, v, sum, bias, biasFloats } = this.#regions;
     for (let i = from; i < to; i++) {

@@ -59,6 +59,8 @@ export const f32x4 = {
   /** The lesser and the greater by one comparison, which takes `a` where one is no number. */
   lesser: binary(...simd(234)),
   greater: binary(...simd(235)),
+  /** `a * b + c`, rounded once where the processor can: relaxed SIMD (https://github.com/WebAssembly/relaxed-simd). */
+  relaxedMultiplyAdd: (a: Expression, b: Expression, c: Expression): Expression => [...a, ...b, ...c, ...simd(0x105)],
   negate: unary(...simd(225)),
 };
 

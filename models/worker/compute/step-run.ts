@@ -23,13 +23,11 @@ export class StepRun {
   }
 
   /** Every range must have `past` in the workspace's memory. */
-  async run(workspace: AttentionWorkspace, ranges: readonly Required<RowRange>[]): Promise<RunOutput> {
+  async run(workspace: AttentionWorkspace, ranges: readonly RowRange[]): Promise<RunOutput> {
     const { layers: L, heads: H, dv } = this.#bundle.config;
-    const at = firstRows(ranges);
-    const R = at.at(-1)! + ranges.at(-1)!.to - ranges.at(-1)!.from;
-    const users = workspace.prepare(
-      ranges.map(({ segment, from, to, past }, b) => ({ ...segment, extent: past, at: at[b]!, from, to })),
-    );
+    const users = workspace.prepare(ranges);
+    const at = users.map((user) => user.at);
+    const R = ranges.reduce((rows, { from, to }) => rows + to - from, 0);
     const k: Float32Array[] = [];
     const v: Float32Array[] = [];
     let x = this.#tokenEmbeddings(ranges, R);
@@ -55,14 +53,4 @@ export class StepRun {
       for (let i = from; i < to; i++) this.#tokens.write(x, row++ * D, segment.entities[i]!, i);
     return new Tensor('float32', x, [1, R, D]);
   }
-}
-
-/** Where each range's rows begin when all lie one behind the other. */
-function firstRows(ranges: readonly RowRange[]): number[] {
-  let next = 0;
-  return ranges.map(({ from, to }) => {
-    const first = next;
-    next += to - from;
-    return first;
-  });
 }

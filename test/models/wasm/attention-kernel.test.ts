@@ -1,6 +1,8 @@
 /** The attention kernel against the formula in float64, for every shape of call that a step makes. */
+
+import { setFlagsFromString } from 'node:v8';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { randomBundle } from '../../../models/hstu/random-bundle.ts';
 import { type AttentionExports, attentionKernel, KERNEL_BYTES } from '../../../models/wasm/attention-kernel.ts';
 import { AttentionMemory } from '../../../models/wasm/attention-memory.ts';
@@ -13,9 +15,9 @@ declare const WebAssembly: {
 
 const BYTES = 4 * 65_536;
 
-function kernelOf(dqk: number, dv: number) {
+function kernelOf(dqk: number, dv: number, fused = false) {
   const memory = new WebAssembly.Memory({ initial: 4 });
-  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(attentionKernel({ dqk, dv })), { env: { memory } });
+  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(attentionKernel({ dqk, dv }, fused)), { env: { memory } });
   return { ...(exports as AttentionExports), floats: new Float32Array(memory.buffer) };
 }
 
@@ -32,6 +34,8 @@ interface Call {
   readonly keys: number;
   /** Floats between rows beyond their width: other heads' numbers. */
   readonly gap: number;
+  /** Needs an engine that has it. */
+  readonly fused?: boolean;
 }
 const call: fc.Arbitrary<Call> = fc.record({
   dqk: fc.constantFrom(4, 8, 20, 64),
@@ -39,11 +43,12 @@ const call: fc.Arbitrary<Call> = fc.record({
   rows: fc.integer({ min: 1, max: 8 }),
   keys: fc.integer({ min: 0, max: MAX_KEYS }),
   gap: fc.integer({ min: 0, max: 9 }),
+  fused: fc.boolean(),
 });
 
 /** Runs one call over numbers of modest size, with NaN wherever it has no business to look. Returns what came and what should. */
-function run({ dqk, dv, rows, keys, gap }: Call, change: (floats: Float32Array) => void = () => undefined) {
-  const { attend, floats } = kernelOf(dqk, dv);
+function run({ dqk, dv, rows, keys, gap, fused = false }: Call, change: (floats: Float32Array) => void = () => undefined) {
+  const { attend, floats } = kernelOf(dqk, dv, fused);
   const number = (i: number) => (((i * 7919) % 1009) / 1009 - 0.5) * 2;
   for (let i = 0; i < floats.length; i++) floats[i] = number(i);
   const [qStride, vStride, biasStride] = [dqk + gap, dv + gap, MAX_KEYS + 8];
@@ -88,6 +93,10 @@ function run({ dqk, dv, rows, keys, gap }: Call, change: (floats: Float32Array) 
 const worst = (a: readonly number[][], b: readonly number[][]): number =>
   Math.max(0, ...a.flatMap((row, i) => row.map((x, d) => Math.abs(x - b[i]![d]!))));
 
+// V8 11 has the fused instructions behind this flag.
+beforeAll(() => setFlagsFromString('--experimental-wasm-relaxed-simd'));
+afterAll(() => setFlagsFromString('--no-experimental-wasm-relaxed-simd'));
+
 describe('attend', () => {
   it('is the formula, for any widths, strides, rows and keys, and writes nothing else', () => {
     fc.assert(
@@ -110,9 +119,9 @@ describe('attend', () => {
     }
   });
 
-  it('weighs scores of any size as silu does', () => {
+  it.for([false, true])('weighs scores of any size as silu does, fused: %s', (fused) => {
     const scores = [-1e4, -200, -88.5, -87, -50, -20, -6, -1.278, -1, -1e-3, -1e-20, 0, 1e-20, 0.3, 2, 15, 60, 87, 300, 1e4];
-    const { attend, floats } = kernelOf(4, 4);
+    const { attend, floats } = kernelOf(4, 4, fused);
     for (const [j, score] of scores.entries()) {
       floats.fill(0);
       floats[AT.v] = 1;
