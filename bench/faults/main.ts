@@ -5,16 +5,17 @@ import colors from 'picocolors';
 import { facts, heading } from '../../infra/console/table.ts';
 import type { LocalKafka } from '../../infra/kafka/broker/local-kafka.ts';
 import { startKafka } from '../../infra/kafka/broker/start-kafka.ts';
-import { loadBundle } from '../../models/hstu/bundle.ts';
+import { type Bundle, loadBundle } from '../../models/hstu/bundle.ts';
 import { loadConfig } from '../../streams/load-config.ts';
 import { liveBundle } from '../../test/support/live-bundle.ts';
 import { LiveWorld, type LiveWorldOptions } from '../../test/support/live-world.ts';
 import { aKilledBackfillGivesTheSame } from '../../test/support/promises/backfill.ts';
 import { theLossOfALeaderLosesNothing } from '../../test/support/promises/brokers.ts';
 import * as instances from '../../test/support/promises/instances.ts';
-import { everyLastEmbeddingEqualsAFullEncode, MOVIELENS_CONFIG } from '../../test/support/promises/movielens.ts';
+import { everyLastEmbeddingEqualsAFullEncode, MOVIELENS_CONFIG, movielens } from '../../test/support/promises/movielens.ts';
 import type { Say, Shown } from '../../test/support/promises/promise.ts';
 import { spoiltRecordsBecomeDeadLetters } from '../../test/support/promises/records.ts';
+import { replayVerifiesLive, syntheticActions, syntheticBundle, syntheticSettings } from '../../test/support/promises/verify.ts';
 
 const FOLDER = fileURLToPath(new URL('../../.hstu/faults', import.meta.url));
 const say: Say = (text) => process.stderr.write(colors.dim(`  ${text}\n`));
@@ -22,16 +23,28 @@ const say: Say = (text) => process.stderr.write(colors.dim(`  ${text}\n`));
 interface Promised {
   readonly settings?: LiveWorldOptions['settings'];
   readonly brokers?: 1 | 3;
-  readonly movielens?: true;
-  readonly show: (world: LiveWorld, cluster: LocalKafka) => Promise<Shown>;
+  /** @default a small one of one kind of action */
+  readonly bundle?: () => Promise<{ readonly path: string; readonly bundle: Bundle }>;
+  readonly show: (world: LiveWorld, cluster: LocalKafka, bundle: Bundle) => Promise<Shown>;
 }
 
 const atLeastOnce = { kafka: { delivery: 'at-least-once' } };
 const promises: Readonly<Record<string, Promised>> = {
   'movielens-equals-full-encode': {
-    movielens: true,
+    bundle: movielensBundle,
     settings: { publish: 'every-batch' },
     show: (world) => everyLastEmbeddingEqualsAFullEncode(world, 104_519),
+  },
+  'replay-verifies-live-movielens': {
+    bundle: movielensBundle,
+    show: async (world, _, bundle) =>
+      replayVerifiesLive(world, { actions: await movielens(104_519), bundle, patienceMs: 600_000, say }),
+  },
+  'replay-verifies-live-synthetic': {
+    bundle: () => liveBundle(syntheticBundle()),
+    settings: syntheticSettings,
+    show: (world, _, bundle) =>
+      replayVerifiesLive(world, { actions: syntheticActions(1_000_000), bundle, patienceMs: 600_000, say }),
   },
   'no-gap-after-kill-9': { show: (world) => instances.nothingLostOrDoubledAfterKill9(world, { rounds: 20, say }) },
   'no-gap-after-kill-9-at-least-once': {
@@ -88,13 +101,17 @@ for (const [name, promised] of Object.entries(promises)) {
 }
 process.exit(broken === 0 ? 0 : 1);
 
-async function show(name: string, { settings, brokers = 1, movielens, show }: Promised): Promise<Shown> {
+async function movielensBundle(): Promise<{ readonly path: string; readonly bundle: Bundle }> {
+  const { bundle: path } = await loadConfig({ file: MOVIELENS_CONFIG });
+  return { path, bundle: await loadBundle(path) };
+}
+
+async function show(name: string, { settings, brokers = 1, bundle: bundleOf = liveBundle, show }: Promised): Promise<Shown> {
   const jars = join(FOLDER, '..', 'kafka', 'libs');
   const cluster = await startKafka({ folder: join(FOLDER, `kafka-${brokers}`), jars, brokers, basePort: 0 });
   let world: LiveWorld | undefined;
   try {
-    const path = movielens ? (await loadConfig({ file: MOVIELENS_CONFIG })).bundle : undefined;
-    const bundle = path === undefined ? await liveBundle() : { path, bundle: await loadBundle(path) };
+    const bundle = await bundleOf();
     world = await LiveWorld.create({
       broker: cluster,
       name: `${name}-${Date.now()}`,
@@ -102,7 +119,7 @@ async function show(name: string, { settings, brokers = 1, movielens, show }: Pr
       bundle: bundle.bundle,
       ...(settings !== undefined && { settings }),
     });
-    return await show(world, cluster);
+    return await show(world, cluster, bundle.bundle);
   } catch (error) {
     return { facts: {}, problems: [error instanceof Error ? (error.stack ?? error.message) : String(error)] };
   } finally {

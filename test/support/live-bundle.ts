@@ -9,10 +9,13 @@ import type { UserAction } from '../../schemas/action.ts';
 const FOLDER = fileURLToPath(new URL('../../.hstu/live-tests/bundle', import.meta.url));
 
 /** 16 dimensions, 2 layers, a window of 40 that slides by 10: users slide within a test. */
-export async function liveBundle(): Promise<{ readonly bundle: Bundle; readonly path: string }> {
+const small = (): Bundle => randomBundle({ dimension: 16, layers: 2, heads: 2, maxSequenceLength: 40, vocabularySize: 300 });
+
+/** A bundle written to disk, and as it is read from there. */
+export async function liveBundle(bundle = small()): Promise<{ readonly bundle: Bundle; readonly path: string }> {
   const path = join(FOLDER, String(process.pid));
   await mkdir(path, { recursive: true });
-  await writeBundle(path, randomBundle({ dimension: 16, layers: 2, heads: 2, maxSequenceLength: 40, vocabularySize: 300 }));
+  await writeBundle(path, bundle);
   return { bundle: await loadBundle(path), path };
 }
 
