@@ -115,7 +115,8 @@ async function timeSteps(engine: EncoderEngine, requests: readonly EncodeRequest
   return median(times);
 }
 
-function request(userId: string, n: number, vocabulary: number, seed: number): EncodeRequest {
+/** Asks for the last two rows of a window of `n` events. */
+export function request(userId: string, n: number, vocabulary: number, seed: number): EncodeRequest {
   const entities = Int32Array.from({ length: n }, (_, i) => 1 + ((i * 7919 + seed * 104_729) % vocabulary));
   const timesS = Float64Array.from({ length: n }, (_, i) => 1_600_000_000 + i * 3_600 + ((i * 31 + seed) % 1800));
   const queryTimeS = timesS[n - 1]!;

@@ -10,6 +10,7 @@ import { commit, machine } from './measure.ts';
 import { benchReplay, REPLAY_FIGURES } from './replay.ts';
 import { benchRestore, RESTORE_FIGURES } from './restore.ts';
 import { benchScore, SCORE_FIGURES } from './score.ts';
+import { benchWorkers, WORKERS_FIGURES } from './workers.ts';
 
 /** By name: prints its figures. */
 const benchmarks: Readonly<Record<string, (asJson: boolean) => Promise<void>>> = {
@@ -20,6 +21,7 @@ const benchmarks: Readonly<Record<string, (asJson: boolean) => Promise<void>>> =
   replay,
   analytics,
   gpu,
+  workers,
 };
 
 const [name = 'encode', ...flags] = process.argv.slice(2);
@@ -125,4 +127,12 @@ async function gpu(asJson: boolean): Promise<void> {
     console.log(table(figures.pools.map((figure) => ({ ...figure }))));
     console.log(table(figures.shapes.map((figure) => ({ ...figure }))));
   }
+}
+
+async function workers(asJson: boolean): Promise<void> {
+  const progress = startProgress('workers', WORKERS_FIGURES);
+  const figures = await benchWorkers((done, label) => progress.update(done, label));
+  progress.stop();
+  if (asJson) console.log(JSON.stringify({ machine: machine(), commit: commit(), workers: figures }));
+  else console.log(table(figures.map((figure) => ({ ...figure }))));
 }
