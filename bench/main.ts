@@ -7,6 +7,7 @@ import { benchEncode } from './encode.ts';
 import { benchGpu, GPU_FIGURES, measuredElsewhere } from './gpu.ts';
 import { benchKafka, KAFKA_FIGURES } from './kafka.ts';
 import { commit, machine } from './measure.ts';
+import { benchPeers, PEERS_FIGURES } from './peers.ts';
 import { benchReplay, REPLAY_FIGURES } from './replay.ts';
 import { benchRestore, RESTORE_FIGURES } from './restore.ts';
 import { benchScore, SCORE_FIGURES } from './score.ts';
@@ -22,6 +23,7 @@ const benchmarks: Readonly<Record<string, (asJson: boolean) => Promise<void>>> =
   analytics,
   gpu,
   workers,
+  peers,
 };
 
 const [name = 'encode', ...flags] = process.argv.slice(2);
@@ -134,5 +136,13 @@ async function workers(asJson: boolean): Promise<void> {
   const figures = await benchWorkers((done, label) => progress.update(done, label));
   progress.stop();
   if (asJson) console.log(JSON.stringify({ machine: machine(), commit: commit(), workers: figures }));
+  else console.log(table(figures.map((figure) => ({ ...figure }))));
+}
+
+async function peers(asJson: boolean): Promise<void> {
+  const progress = startProgress('peers', PEERS_FIGURES);
+  const figures = await benchPeers((done, label) => progress.update(done, label));
+  progress.stop();
+  if (asJson) console.log(JSON.stringify({ machine: machine(), commit: commit(), peers: figures }));
   else console.log(table(figures.map((figure) => ({ ...figure }))));
 }
