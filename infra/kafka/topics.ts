@@ -173,12 +173,12 @@ export function checkTopics(states: readonly TopicState[], config: KafkaConfig):
   return [...counts][0]!;
 }
 
-/** Says of a coordinator that it is being elected, or reads its log: it passes. */
-const LOADING = /COORDINATOR|GROUP_LOAD_IN_PROGRESS/;
+/** Says of a coordinator or a leader that it is being elected, reads its log, or does not know yet that it is one: it passes. */
+const LOADING = /COORDINATOR|GROUP_LOAD_IN_PROGRESS|NOT_LEADER|LEADER_NOT_AVAILABLE/;
 const LOADING_TRIES = 40;
 
 /**
- * Runs `use` with a connected admin client, and closes it; again, while a coordinator is not ready to answer.
+ * Runs `use` with a connected admin client, and closes it; again, while a coordinator or a leader is not ready to answer.
  *
  * @throws PipelineError as `kafkaError` says
  */
