@@ -1,8 +1,8 @@
 import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
-/** Tests that start servers: a broker and its clients already take the cores there are, and must answer in time. */
-const WITH_SERVERS = ['test/integration/**/*.test.ts'];
+/** Of the integration tests; the others start a broker and its clients, which need the cores there are: one file after the other. */
+const WITHOUT_BROKER = 'clickhouse-*|command-line|demo-ranking|score-command';
 
 const common = {
   environment: 'node' as const,
@@ -18,14 +18,22 @@ export default defineConfig({
       {
         test: {
           ...common,
-          name: 'units',
+          name: 'parallel',
           include: ['test/**/*.test.ts'],
-          exclude: WITH_SERVERS,
+          exclude: [`test/integration/!(${WITHOUT_BROKER}).test.ts`],
           maxWorkers: availableParallelism(),
           sequence: { groupOrder: 0 },
         },
       },
-      { test: { ...common, name: 'servers', include: WITH_SERVERS, maxWorkers: 1, sequence: { groupOrder: 1 } } },
+      {
+        test: {
+          ...common,
+          name: 'broker',
+          include: [`test/integration/!(${WITHOUT_BROKER}).test.ts`],
+          maxWorkers: 1,
+          sequence: { groupOrder: 1 },
+        },
+      },
     ],
   },
 });
