@@ -11,6 +11,7 @@ import { liveBundle } from '../../test/support/live-bundle.ts';
 import { LiveWorld, type LiveWorldOptions } from '../../test/support/live-world.ts';
 import { aKilledBackfillGivesTheSame } from '../../test/support/promises/backfill.ts';
 import { theLossOfALeaderLosesNothing } from '../../test/support/promises/brokers.ts';
+import { theSinkStopsOnAFullDisk, theSinkWaitsForClickHouse } from '../../test/support/promises/clickhouse.ts';
 import * as instances from '../../test/support/promises/instances.ts';
 import { everyLastEmbeddingEqualsAFullEncode, MOVIELENS_CONFIG, movielens } from '../../test/support/promises/movielens.ts';
 import type { Say, Shown } from '../../test/support/promises/promise.ts';
@@ -70,6 +71,8 @@ const promises: Readonly<Record<string, Promised>> = {
         say,
       }),
   },
+  'the-sink-waits-for-clickhouse': { show: (world) => theSinkWaitsForClickHouse(world, { awayMs: 60_000, say }) },
+  'the-sink-stops-on-a-full-disk': { show: (world) => theSinkStopsOnAFullDisk(world, { say }) },
   'spoilt-records-become-dead-letters': {
     settings: { kafka: { maxRecordBytes: 65_536 } },
     show: (world) => spoiltRecordsBecomeDeadLetters(world, { spoilt: 100_000, huge: 200, maxBlockedSeconds: 0.2, say }),
@@ -88,7 +91,7 @@ for (const [name, promised] of Object.entries(promises)) {
   if (names.length > 0 && !names.includes(name)) continue;
   console.log(heading(name));
   const began = performance.now();
-  const { facts: seen, problems } = await show(name, promised);
+  const { facts: seen, problems, skipped } = await show(name, promised);
   console.log(
     facts([
       ...Object.entries(seen).map(([key, value]) => [key, String(value)] as const),
@@ -96,10 +99,14 @@ for (const [name, promised] of Object.entries(promises)) {
     ]),
   );
   for (const problem of problems.slice(0, 20)) console.log(colors.red(`  ${problem}`));
-  console.log(problems.length === 0 ? colors.green('  held') : colors.red(`  BROKEN: ${problems.length} problem(s)`));
+  console.log(skipped === undefined ? verdict(problems) : colors.yellow(`  skipped: ${skipped}`));
   if (problems.length > 0) broken += 1;
 }
 process.exit(broken === 0 ? 0 : 1);
+
+function verdict(problems: readonly string[]): string {
+  return problems.length === 0 ? colors.green('  held') : colors.red(`  BROKEN: ${problems.length} problem(s)`);
+}
 
 async function movielensBundle(): Promise<{ readonly path: string; readonly bundle: Bundle }> {
   const { bundle: path } = await loadConfig({ file: MOVIELENS_CONFIG });

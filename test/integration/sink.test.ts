@@ -20,6 +20,9 @@ import { SinkWorld } from '../support/sink-world.ts';
 let broker: Awaited<ReturnType<typeof sharedKafka>>;
 const worlds: SinkWorld[] = [];
 
+/** Five sinks, each a process, start at once, on a machine that may be busy. */
+const PATIENCE_MS = 90_000;
+
 async function newWorld(): Promise<SinkWorld> {
   const world = await SinkWorld.create(broker, randomName('sink'));
   worlds.push(world);
@@ -40,7 +43,7 @@ async function contents(world: SinkWorld): Promise<Record<string, unknown>> {
   return Object.fromEntries(tables.map((table, i) => [table, rows[i]![0]]));
 }
 
-describe.skipIf(!kafkaIsPossible)('sink', { timeout: 90_000, concurrent: true }, () => {
+describe.skipIf(!kafkaIsPossible)('sink', { timeout: 240_000, concurrent: true }, () => {
   beforeAll(async () => {
     broker = await sharedKafka();
   }, 180_000);
@@ -84,7 +87,7 @@ describe.skipIf(!kafkaIsPossible)('sink', { timeout: 90_000, concurrent: true },
     // And though ClickHouse's own offsets are lost as well, the rows are keyed by what they are of.
     await world.clickhouse.command('TRUNCATE TABLE sink_offsets');
     const third = await world.sink();
-    await until(async () => (await world.committed(world.config.kafka.topics.userEmbeddings)) === 1_010, 20_000);
+    await until(async () => (await world.committed(world.config.kafka.topics.userEmbeddings)) === 1_010, PATIENCE_MS);
     await third.stop();
     expect(await world.count('actions')).toBe(1_010);
     expect(await world.count('embeddings')).toBe(1_010);
@@ -180,14 +183,14 @@ describe.skipIf(!kafkaIsPossible)('sink', { timeout: 90_000, concurrent: true },
       { topic: topics.erasures, key: 'user-3', value: null, timestampMs: endMs },
       { topic: topics.userEmbeddings, key: 'user-3', value: null, timestampMs: endMs + 5 },
     ]);
-    await until(async () => (await runQuery(world.clickhouse, 'erasure-audit', { run_id: world.runId })).length > 0, 10_000);
+    await until(async () => (await runQuery(world.clickhouse, 'erasure-audit', { run_id: world.runId })).length > 0, PATIENCE_MS);
     const later = publishedRecords({ ...world, events: 1, users: 10, from: 1_003 }).map((record) => ({
       ...record,
       timestampMs: endMs + 60_000,
     }));
     await world.produce(later);
-    await until(async () => (await world.count('actions')) === events - 100 + 1, 10_000);
-    await until(async () => (await world.count('scores')) === events - 100 + 1, 10_000);
+    await until(async () => (await world.count('actions')) === events - 100 + 1, PATIENCE_MS);
+    await until(async () => (await world.count('scores')) === events - 100 + 1, PATIENCE_MS);
     const audit = () => runQuery(world.clickhouse, 'erasure-audit', { run_id: world.runId });
     expect((await audit()).map(({ remaining }) => remaining)).toEqual([0]);
     const [row] = await world.clickhouse.rows<{ n: number }>(
@@ -204,7 +207,7 @@ describe.skipIf(!kafkaIsPossible)('sink', { timeout: 90_000, concurrent: true },
       async () =>
         (await world.clickhouse.rows('SELECT 1 FROM sink_offsets FINAL GROUP BY topic HAVING sum(next_offset) >= 1000')).length >=
         4,
-      15_000,
+      PATIENCE_MS,
     );
     expect(await world.count('actions')).toBe(events - 100 + 1);
     expect(await world.count('embeddings')).toBe(events - 100 + 1);
@@ -252,8 +255,8 @@ describe.skipIf(!kafkaIsPossible)('sink', { timeout: 90_000, concurrent: true },
       return row!.n;
     };
     try {
-      await until(async () => (await count('outcomes')) === 420 && (await count('embeddings')) === 400, 20_000);
-      await until(async () => (await count('scores')) === 400 && (await count('actions')) === 420, 10_000);
+      await until(async () => (await count('outcomes')) === 420 && (await count('embeddings')) === 400, PATIENCE_MS);
+      await until(async () => (await count('scores')) === 400 && (await count('actions')) === 420, PATIENCE_MS);
       const outcomes = await world.outputs(topics.actionOutcomes, 'ActionOutcome');
       const duplicates = outcomes.filter(({ value }) => value?.disposition === 'duplicate').length;
       expect(duplicates).toBeGreaterThan(5);
@@ -276,7 +279,7 @@ describe.skipIf(!kafkaIsPossible)('sink', { timeout: 90_000, concurrent: true },
           (await count('actions', "user_id = 'user-0'")) === 0 &&
           (await count('scores', "user_id = 'user-0'")) === 0
         );
-      }, 15_000);
+      }, PATIENCE_MS);
       for (const table of ['embeddings', 'embeddings_current', 'quality', 'outcomes', 'dead_letters'])
         expect(await count(table, "user_id = 'user-0'")).toBe(0);
       expect(await runQuery(clickhouse, 'erasure-audit', { run_id: name })).toMatchObject([{ remaining: 0 }]);

@@ -133,7 +133,7 @@ export class SinkWorld {
     return row!.n;
   }
 
-  async untilCount(table: string, rows: number, timeoutMs = 20_000): Promise<void> {
+  async untilCount(table: string, rows: number, timeoutMs = 90_000): Promise<void> {
     try {
       await until(async () => (await this.count(table)) >= rows, timeoutMs);
     } catch {
@@ -195,7 +195,7 @@ export class SinkProcess {
     return Number(/"port":(\d+)/.exec(this.#log)?.[1]);
   }
 
-  async untilLogged(pattern: RegExp, timeoutMs = 30_000): Promise<void> {
+  async untilLogged(pattern: RegExp, timeoutMs = 90_000): Promise<void> {
     await until(() => pattern.test(this.#log), timeoutMs).catch(() => {
       throw new Error(`not logged within ${timeoutMs} ms: ${pattern}\n${this.#log.slice(-4_000)}`);
     });

@@ -1,4 +1,5 @@
 /** What a cluster's folder says about the cluster: its shape, its ports, its users. */
+import { randomBytes } from 'node:crypto';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PipelineError } from '../../../schemas/errors.ts';
@@ -40,6 +41,14 @@ export const portsFrom = (first: number, brokers: number): BrokerPorts[] =>
     controllerPort: first + brokers + i,
     internalPort: first + 2 * brokers + i,
   }));
+
+/** 16 random bytes, base64url; never with a `-` in front, which Kafka's tools take for an option. */
+export function newClusterId(): string {
+  for (;;) {
+    const id = randomBytes(16).toString('base64url');
+    if (!id.startsWith('-')) return id;
+  }
+}
 
 /** How many ports that many brokers take. */
 export const portCount = (brokers: number): number => 3 * brokers;

@@ -1,6 +1,5 @@
 /** From nothing to brokers that serve: jars, certificates, storage, processes; each step only where it is still to be done. */
 import { execFile } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
 import { access, writeFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { promisify } from 'node:util';
@@ -11,6 +10,7 @@ import {
   brokerFiles,
   type ClusterFile,
   type KafkaSecurity,
+  newClusterId,
   portCount,
   portsFrom,
   readClusterFile,
@@ -124,7 +124,7 @@ async function plan(
     );
   return {
     format: 'hstu-kafka/1',
-    clusterId: before?.clusterId ?? randomBytes(16).toString('base64url'),
+    clusterId: before?.clusterId ?? newClusterId(),
     security: before?.security ?? security,
     brokers: portsFrom(wanted, size),
     users: before?.users ?? (security === 'sasl-ssl' ? makeUsers() : []),

@@ -8,6 +8,8 @@ export interface Shown {
   readonly facts: Readonly<Record<string, string | number>>;
   /** Breaches of the promise, a line each. */
   readonly problems: readonly string[];
+  /** Why it could not be shown on this machine. */
+  readonly skipped?: string;
 }
 
 export type Say = (text: string) => void;
