@@ -3,6 +3,7 @@
 import { startProgress } from '../infra/console/progress.ts';
 import { table } from '../infra/console/table.ts';
 import { benchAnalytics } from './analytics.ts';
+import { benchCache, CACHE_FIGURES } from './cache.ts';
 import { benchEncode } from './encode.ts';
 import { benchGpu, GPU_FIGURES, measuredElsewhere } from './gpu.ts';
 import { benchKafka, KAFKA_FIGURES } from './kafka.ts';
@@ -16,6 +17,7 @@ import { benchWorkers, WORKERS_FIGURES } from './workers.ts';
 /** By name: prints its figures. */
 const benchmarks: Readonly<Record<string, (asJson: boolean) => Promise<void>>> = {
   encode,
+  cache,
   score,
   kafka,
   restore,
@@ -39,6 +41,14 @@ async function encode(asJson: boolean): Promise<void> {
   const figures = await benchEncode((done, _total, label) => progress.update(done, label));
   progress.stop();
   if (asJson) console.log(JSON.stringify({ machine: machine(), commit: commit(), encode: figures }));
+  else console.log(table(figures.map((figure) => ({ ...figure }))));
+}
+
+async function cache(asJson: boolean): Promise<void> {
+  const progress = startProgress('cache', CACHE_FIGURES);
+  const figures = await benchCache((done, label) => progress.update(done, label));
+  progress.stop();
+  if (asJson) console.log(JSON.stringify({ commit: commit(), cache: figures }));
   else console.log(table(figures.map((figure) => ({ ...figure }))));
 }
 

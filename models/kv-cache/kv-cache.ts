@@ -5,6 +5,7 @@
  */
 
 import type { EncodeSegment } from '../../schemas/encoding.ts';
+import { type CachePolicy, LruPolicy } from './cache-policy.ts';
 import { type CachedRows, commitRows, noRows, type Reuse, reusableRows, truncateRows } from './cached-rows.ts';
 import { Extent, type KvShape } from './extent.ts';
 import { PagePool, type PageRun, type PoolMemory } from './page-pool.ts';
@@ -23,6 +24,8 @@ export interface KvCacheOptions {
   readonly maxRows: number;
   /** Where the rows lie. @default arrays of their own */
   readonly memory?: PoolMemory | undefined;
+  /** Who goes when room is wanted. @default the least recently used */
+  readonly policy?: CachePolicy | undefined;
 }
 
 /** One user's cached rows and what they were computed from. */
@@ -38,7 +41,7 @@ export interface KvEntry extends CachedRows {
 export class KvCache {
   readonly #options: KvCacheOptions;
   readonly #pool: PagePool;
-  /** Least recently used first. */
+  readonly #policy: CachePolicy;
   readonly #entries = new Map<string, KvEntry>();
   readonly #capacities: readonly number[];
   #evictions = 0;
@@ -47,6 +50,7 @@ export class KvCache {
     this.#options = options;
     const floatsPerPage = options.pageLength * rowFloats(options.shape);
     this.#pool = new PagePool(Math.floor(options.budgetBytes / (4 * floatsPerPage)), floatsPerPage, options.memory);
+    this.#policy = options.policy ?? new LruPolicy();
     this.#capacities = capacityClasses(options.pageLength, options.maxRows);
   }
 
@@ -66,19 +70,15 @@ export class KvCache {
     return 4 * this.#pool.pages * this.#pool.floatsPerPage;
   }
 
-  /** Most recently used first. */
+  /** The last to go first: by the default policy, the most recently used. */
   userIds(): string[] {
-    return [...this.#entries.keys()].reverse();
+    return [...this.#policy.order()].reverse();
   }
 
-  /** The user's entry, now the most recently used. */
+  /** The entry of a user that is asked for. */
   touch(userId: string): KvEntry | undefined {
-    const entry = this.#entries.get(userId);
-    if (entry !== undefined) {
-      this.#entries.delete(userId);
-      this.#entries.set(userId, entry);
-    }
-    return entry;
+    this.#policy.asked(userId);
+    return this.#entries.get(userId);
   }
 
   /** How many leading rows of an entry hold for this window. */
@@ -88,16 +88,21 @@ export class KvCache {
 
   /**
    * An entry with room for `rows` rows: the user's own, moved to a longer run of pages when it has outgrown its run, or a new
-   * one. Evicts the least recently used users that no batch has pinned.
+   * one. Evicts whom the policy names, of the users that no batch has pinned.
    *
-   * @returns `null` when even that leaves no room: an ordinary answer, the caller computes without a cache
+   * @returns `null` when there is no room, or the policy has none for this user: an ordinary answer, the caller computes without
+   *   a cache
    */
   allocate(userId: string, rows: number): KvEntry | null {
-    const existing = this.touch(userId);
-    if (existing !== undefined && existing.extent.capacity >= rows) return existing;
+    const existing = this.#entries.get(userId);
     const capacity = this.capacityFor(rows);
-    const run = this.#lend(capacity / this.#options.pageLength, existing);
+    if (existing !== undefined && existing.extent.capacity >= rows) {
+      this.#policy.held(userId, existing.extent.capacity);
+      return existing;
+    }
+    const run = this.#lend(userId, capacity);
     if (run === null) return null;
+    this.#policy.held(userId, capacity);
     const extent = new Extent(this.#options.shape, capacity, this.#pool.view(run));
     extent.copyFrom(existing?.extent, existing?.length ?? 0);
     if (existing !== undefined) {
@@ -135,6 +140,7 @@ export class KvCache {
     const entry = this.#entries.get(userId);
     if (entry === undefined) return false;
     this.#entries.delete(userId);
+    this.#policy.dropped(userId);
     if (entry.run !== undefined) this.#pool.free(entry.run);
     return true;
   }
@@ -146,27 +152,42 @@ export class KvCache {
     return Math.ceil(rows / this.#options.pageLength) * this.#options.pageLength;
   }
 
-  /** @param keep not evicted: the entry that asks */
-  #lend(pages: number, keep: KvEntry | undefined): PageRun | null {
+  /** Room for `capacity` rows of a user, beside what it has. */
+  #lend(userId: string, capacity: number): PageRun | null {
+    const pages = capacity / this.#options.pageLength;
     if (pages > this.#pool.longestRun) return null;
-    const victims = this.#entries.values();
-    while (this.#pool.freePages < pages) {
-      const victim = nextUnpinned(victims, keep);
-      if (victim === undefined) return null;
-      this.#evict(victim);
-    }
-    for (;;) {
+    for (let wanted = pages; ; wanted = this.#pool.freePages + 1) {
+      if (!this.#makeRoom(userId, capacity, wanted)) return null;
       const run = this.#pool.allocate(pages) ?? this.#allocateCompacted(pages);
       if (run !== null) return run;
       // Enough is free, but not together: of several arrays each has a part.
-      const victim = nextUnpinned(victims, keep);
-      if (victim === undefined) return null;
-      this.#evict(victim);
     }
   }
 
-  #evict(victim: KvEntry): void {
-    this.free(victim.userId);
+  /** Evicts until so many pages are free; nobody, where that cannot be had or one of them is worth more than the user. */
+  #makeRoom(userId: string, capacity: number, pages: number): boolean {
+    if (this.#pool.freePages >= pages) return true;
+    const victims: KvEntry[] = [];
+    let free = this.#pool.freePages;
+    for (const other of this.#policy.order()) {
+      const entry = this.#entries.get(other)!;
+      if (entry.pinned || other === userId) continue;
+      if (!this.#policy.prefers(userId, capacity, other)) {
+        this.#policy.refused(userId, capacity);
+        return false;
+      }
+      victims.push(entry);
+      free += entry.run!.count;
+      if (free >= pages) break;
+    }
+    if (free < pages) return false;
+    for (const victim of victims) this.#evict(victim.userId);
+    return true;
+  }
+
+  #evict(userId: string): void {
+    this.#policy.evicted(userId);
+    this.free(userId);
     this.#evictions += 1;
   }
 
@@ -186,12 +207,6 @@ export class KvCache {
 }
 
 const rowFloats = ({ layers, heads, dqk, dv }: KvShape): number => layers * heads * (dqk + dv);
-
-function nextUnpinned(entries: Iterator<KvEntry>, keep: KvEntry | undefined): KvEntry | undefined {
-  for (let step = entries.next(); step.done !== true; step = entries.next())
-    if (!step.value.pinned && step.value !== keep) return step.value;
-  return undefined;
-}
 
 const emptyEntry = (userId: string, modelDigest: string, extent: Extent, run: PageRun | undefined): KvEntry => ({
   ...noRows(modelDigest),
