@@ -9,6 +9,8 @@ import type {
   ScoreRequest,
   ScoreResult,
 } from '../schemas/encoding.ts';
+import { PipelineError } from '../schemas/errors.ts';
+import type { CatalogueOverlay } from './catalogue/overlay.ts';
 import { chooseProvider, type ProviderChoice, type ProviderReport } from './gpu/choose-provider.ts';
 import { GpuClaim } from './gpu/gpu-claim.ts';
 import type { Bundle } from './hstu/bundle.ts';
@@ -43,10 +45,12 @@ export class HstuEncoder {
   readonly #workers: readonly WorkerHandle[];
   readonly #claim = new GpuClaim();
   #provider: ProviderReport;
+  #bundle: Bundle;
   #nextScorer = 0;
 
   constructor(bundle: Bundle, { workers = 1, kvBudgetBytes = 256 * 1024 * 1024, onProvider, ...given }: EncoderOptions = {}) {
     const { provider: choice = 'cpu', ...more } = given;
+    this.#bundle = bundle;
     this.#provider = chooseProvider(choice);
     if (this.#provider.provider === 'webgpu' && !this.#claim.take())
       this.#provider = { provider: 'cpu', reason: 'the GPU belongs to another encoder of this process' };
@@ -61,7 +65,7 @@ export class HstuEncoder {
       // A second thread on the GPU would end the process, and the first one's death may have left it there.
       if (provider === 'webgpu' && !this.#claim.use())
         report({ provider: 'cpu', reason: 'the thread that owned the GPU died; its caches are gone' });
-      return spawnEncoderWorker({ bundle, options, provider: this.#provider.provider });
+      return spawnEncoderWorker({ bundle: this.#bundle, options, provider: this.#provider.provider });
     };
     this.#workers = Array.from({ length: threads }, (_, i) => new WorkerHandle(`encoder worker ${i}`, spawn, report));
     onProvider?.(this.#provider);
@@ -105,6 +109,17 @@ export class HstuEncoder {
     if (requests.length === 0) return [];
     const worker = this.#workers[this.#nextScorer++ % this.#workers.length]!;
     return worker.call('score', requests);
+  }
+
+  /**
+   * What is asked from now on, of any thread and of those that take the place of a dead one, is answered by this catalogue; what
+   * was asked before, by the one before. Cached rows have nothing of it and stay.
+   */
+  async useCatalogue(catalogue: CatalogueOverlay): Promise<void> {
+    this.#bundle = { ...this.#bundle, catalogue };
+    const told = await Promise.allSettled(this.#workers.map((worker) => worker.call('useCatalogue', catalogue)));
+    // A thread that died is followed by one that is started with it.
+    for (const one of told) if (one.status === 'rejected' && !isCrash(one.reason)) throw one.reason;
   }
 
   /** Drops a user's cached rows. Returns whether there were any. */
@@ -178,6 +193,8 @@ export class HstuEncoder {
     return this.#workers[worker]!.kill();
   }
 }
+
+const isCrash = (reason: unknown): boolean => reason instanceof PipelineError && reason.code === 'WORKER_CRASHED';
 
 type ByUser = 'encode' | 'encodeInBulk' | 'scoreCandidates';
 

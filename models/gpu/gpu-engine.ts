@@ -13,6 +13,7 @@ import type {
   ScoreResult,
 } from '../../schemas/encoding.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
+import type { CatalogueOverlay } from '../catalogue/overlay.ts';
 import { type Bundle, kvBytesPerRow } from '../hstu/bundle.ts';
 import { judgeCacheability } from '../hstu/cacheability.ts';
 import { inMicroBatches } from '../worker/compute/candidate-scorer.ts';
@@ -56,7 +57,7 @@ const SPILL_BELOW = 0.25;
 export class GpuEngine {
   /** For fault tests. */
   readonly device = new GpuDevice();
-  readonly #bundle: Bundle;
+  #bundle: Bundle;
   readonly #options: Required<Omit<GpuEngineOptions, 'provider'>>;
   readonly #cache: GpuCache;
   readonly #pool: GpuPool;
@@ -184,6 +185,13 @@ export class GpuEngine {
 
   score(requests: readonly ScoreRequest[]): Promise<ScoreResult[]> {
     return this.#cpu.score(requests);
+  }
+
+  /** As `EncoderEngine.useCatalogue`. */
+  useCatalogue(catalogue: CatalogueOverlay): void {
+    this.#bundle = { ...this.#bundle, catalogue };
+    this.#run.useCatalogue(catalogue);
+    this.#cpu.useCatalogue(catalogue);
   }
 
   /** Who has rows in the cache, most recently used first. */

@@ -1,5 +1,6 @@
 /** Runs of the encoder's graphs over the pool: which rows are read, which are written, and what else enters. */
 import { Tensor } from 'onnxruntime-node';
+import type { CatalogueOverlay } from '../catalogue/overlay.ts';
 import type { Bundle } from '../hstu/bundle.ts';
 import { hasBias } from '../hstu/graph/attention.ts';
 import { TokenEmbedding } from '../hstu/token-embedding.ts';
@@ -38,6 +39,10 @@ export class GpuRun {
     this.#feeds = new RowFeeds(bundle);
     this.#tokens = new TokenEmbedding(bundle);
     this.#reach = bundle.config.stu?.maxAttnLen ?? Number.POSITIVE_INFINITY;
+  }
+
+  useCatalogue(catalogue: CatalogueOverlay): void {
+    this.#tokens.useCatalogue(catalogue);
   }
 
   /** Rows whose K and V runs have written to the pool, on the device, since the start. */

@@ -5,6 +5,7 @@
 import { InferenceSession } from 'onnxruntime-node';
 import type { CandidateRequest, EncodeRequest, ScoreRequest } from '../../schemas/encoding.ts';
 import { messageOf } from '../../schemas/errors.ts';
+import type { CatalogueOverlay } from '../catalogue/overlay.ts';
 import type { Bundle } from '../hstu/bundle.ts';
 import { judgeCacheability } from '../hstu/cacheability.ts';
 import { EncoderEngine } from '../worker/engine.ts';
@@ -15,11 +16,20 @@ import { matrixProductGraph } from './graphs.ts';
 
 type Engine = Pick<
   GpuEngine | EncoderEngine,
-  'encode' | 'encodeInBulk' | 'score' | 'scoreCandidates' | 'forget' | 'cachedUsers' | 'touch' | 'stats' | 'release'
+  | 'encode'
+  | 'encodeInBulk'
+  | 'score'
+  | 'scoreCandidates'
+  | 'useCatalogue'
+  | 'forget'
+  | 'cachedUsers'
+  | 'touch'
+  | 'stats'
+  | 'release'
 >;
 
 export class ProviderEngine {
-  readonly #bundle: Bundle;
+  #bundle: Bundle;
   readonly #options: GpuEngineOptions;
   readonly #onChange: (report: ProviderReport) => void;
   #engine: Engine;
@@ -64,6 +74,12 @@ export class ProviderEngine {
 
   scoreCandidates(requests: readonly CandidateRequest[]) {
     return this.#ask((engine) => engine.scoreCandidates(requests));
+  }
+
+  /** Of whichever engine answers from now on. */
+  useCatalogue(catalogue: CatalogueOverlay): void {
+    this.#bundle = { ...this.#bundle, catalogue };
+    this.#engine.useCatalogue(catalogue);
   }
 
   forget(userId: string): boolean {

@@ -1,4 +1,5 @@
 /** From tokens to the rows that enter the first layer. */
+import type { CatalogueOverlay } from '../catalogue/overlay.ts';
 import type { Bundle } from './bundle.ts';
 import { TokenCode } from './token-code.ts';
 
@@ -9,7 +10,7 @@ export class TokenEmbedding {
   readonly #tensor: (name: string) => Float32Array | undefined;
   readonly #entities: Float32Array;
   /** Rows of entities that came after the model. */
-  readonly #newEntities: Float32Array | undefined;
+  #newEntities: Float32Array | undefined;
   readonly #positions: Float32Array | undefined;
   readonly #additive: boolean;
   /** What actions and value add, by both: a bundle meets few combinations. */
@@ -27,6 +28,11 @@ export class TokenEmbedding {
     this.#positions = this.#tensor('position_embedding');
     this.#additive = config.tokens?.layout === 'additive';
     if (this.#additive) this.#unknownAction = this.#tensor('action_embedding')!.subarray(0, config.dimension);
+  }
+
+  /** From now on, new entities are those of `catalogue`. */
+  useCatalogue(catalogue: CatalogueOverlay): void {
+    this.#newEntities = catalogue.rows;
   }
 
   /**

@@ -50,6 +50,9 @@ async function carryOut(message: ToWorker) {
       return engine.score(message.request);
     case 'scoreCandidates':
       return engine.scoreCandidates(message.request);
+    case 'useCatalogue':
+      engine.useCatalogue(message.request);
+      return null;
     case 'forget':
       return engine.forget(message.request);
     case 'cachedUsers':

@@ -14,6 +14,7 @@ import type {
   ScoreResult,
 } from '../../schemas/encoding.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
+import type { CatalogueOverlay } from '../catalogue/overlay.ts';
 import type { Bundle } from '../hstu/bundle.ts';
 import { KvCache, type KvCacheOptions } from '../kv-cache/kv-cache.ts';
 import { AttentionMemory } from '../wasm/attention-memory.ts';
@@ -49,7 +50,7 @@ export interface EngineStats {
 }
 
 export class EncoderEngine {
-  readonly #bundle: Bundle;
+  #bundle: Bundle;
   readonly #cache: KvCache;
   readonly #sessions: Sessions;
   readonly #histories: HistoryEncoder;
@@ -182,6 +183,13 @@ export class EncoderEngine {
       results.push({ ...answer, rowsComputed: request.segment.entities.length, outcome: 'uncached' });
     }
     return results;
+  }
+
+  /** From now on candidates and lists are of this catalogue. Windows, and so the cache, have nothing of it. Between two calls only. */
+  useCatalogue(catalogue: CatalogueOverlay): void {
+    this.#bundle = { ...this.#bundle, catalogue };
+    this.#scorer.useCatalogue(catalogue);
+    this.#candidates.useCatalogue(catalogue);
   }
 
   /** Who has rows in the cache, most recently used first. */

@@ -8,6 +8,7 @@ import type {
   ScoreResult,
 } from '../../schemas/encoding.ts';
 import type { ErrorCode } from '../../schemas/errors.ts';
+import type { CatalogueOverlay } from '../catalogue/overlay.ts';
 import type { Provider, ProviderReport } from '../gpu/choose-provider.ts';
 import type { GpuEngineOptions, GpuStats } from '../gpu/gpu-engine.ts';
 import type { Bundle } from '../hstu/bundle.ts';
@@ -26,6 +27,8 @@ export interface Calls {
   encodeInBulk: { readonly request: readonly EncodeRequest[]; readonly response: readonly EncodeResult[] };
   score: { readonly request: readonly ScoreRequest[]; readonly response: readonly ScoreResult[] };
   scoreCandidates: { readonly request: readonly CandidateRequest[]; readonly response: readonly CandidateResult[] };
+  /** Calls before it are answered by the catalogue before, those after it by this one. */
+  useCatalogue: { readonly request: CatalogueOverlay; readonly response: null };
   forget: { readonly request: string; readonly response: boolean };
   /** Who has rows in the cache, most recently used first. */
   cachedUsers: { readonly request: null; readonly response: readonly string[] };

@@ -6,7 +6,8 @@ import type { Bundle } from '../bundle.ts';
  * Ranks of targets and the best entities for `R` embeddings. Retired entities are not among the best; ranks are among all that the
  * model was trained with, so that they compare over time.
  *
- * in: `rows (R,D)`, `targets (R,1)` entity rows, `hidden (S,2)` pairs (row, entity) to leave out, `best (1,)` how many ·
+ * in: `rows (R,D)`, `targets (R,1)` entity rows, `hidden (S,2)` pairs (row, entity) to leave out, `offered (1,V)` or `(1,1)` added
+ * to the scores that are listed, `-∞` for what is retired, `best (1,)` how many ·
  * out: `above (R,1)` how many entities score higher than the target, `scores (R,best)`, `entities (R,best)`; entity row = index + 1
  */
 export function scoreGraph(bundle: Bundle): Uint8Array {
@@ -15,6 +16,7 @@ export function scoreGraph(bundle: Bundle): Uint8Array {
   const rows = g.input('rows', 'float32', ['R', D]);
   const targets = g.input('targets', 'int64', ['R', 1]);
   const hidden = g.input('hidden', 'int64', ['S', 2]);
+  const offered = g.input('offered', 'float32', [1, 'M']);
   const best = g.input('best', 'int64', [1]);
   const table = g.float(normalisedEntities(bundle), [D, V], 'entities_normalised');
   const all = g.op('MatMul', [rows, table]);
@@ -22,9 +24,8 @@ export function scoreGraph(bundle: Bundle): Uint8Array {
   const visible = g.op('ScatterND', [all, hidden, minusInfinity]);
   const higher = g.op('Greater', [visible, g.op('GatherElements', [all, targets], { axis: 1 })]);
   const above = g.op('ReduceSum', [g.op('Cast', [higher], { to: 6 }), g.ints([1])], { keepdims: 1 });
-  const retired = retiredEntities(bundle);
-  const offered = retired === undefined ? visible : g.op('Add', [visible, g.float(retired, [1, V], 'retired')]);
-  const [scores, entities] = g.ops('TopK', [offered, best], 2, { axis: -1, largest: 1, sorted: 1 }) as [Value, Value];
+  const listed = g.op('Add', [visible, offered]);
+  const [scores, entities] = g.ops('TopK', [listed, best], 2, { axis: -1, largest: 1, sorted: 1 }) as [Value, Value];
   g.output('above', above, 'int32', ['R', 1]);
   g.output('scores', scores, 'float32', ['R', 'best']);
   g.output('entities', entities, 'int64', ['R', 'best']);
@@ -43,12 +44,4 @@ function normalisedEntities({ config, tensors }: Bundle): Float32Array {
     for (let d = 0; d < D; d++) out[d * V + row - 1] = table[row * D + d]! * scale;
   }
   return out;
-}
-
-/** `-∞` for what is not offered, else 0: `(V,)`. */
-function retiredEntities({ config, catalogue }: Bundle): Float32Array | undefined {
-  if (catalogue === undefined || catalogue.retired.length === 0) return undefined;
-  const mask = new Float32Array(config.vocabularySize);
-  for (const row of catalogue.retired) mask[row - 1] = -Infinity;
-  return mask;
 }

@@ -1,6 +1,7 @@
 /** What a run of the candidate graph takes, from the cache or from the whole history; and what it gives back. */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
 import type { EncodeSegment } from '../../../schemas/encoding.ts';
+import type { CatalogueOverlay } from '../../catalogue/overlay.ts';
 import { AttentionBias } from '../../hstu/attention-bias.ts';
 import type { Bundle } from '../../hstu/bundle.ts';
 import { hasBias, isLocal } from '../../hstu/graph/attention.ts';
@@ -44,6 +45,10 @@ export class CandidateRun {
     this.#bundle = bundle;
     this.#bias = new AttentionBias(bundle);
     this.#tokens = new TokenEmbedding(bundle);
+  }
+
+  useCatalogue(catalogue: CatalogueOverlay): void {
+    this.#tokens.useCatalogue(catalogue);
   }
 
   /** What a history gives every candidate: cached rows, the newest row, one row of biases and, if local, one of the mask. */

@@ -1,5 +1,6 @@
 /** Candidates in micro-batches of a fixed size over one history (M-FALCON, arXiv 2402.17152 §3.4). */
 import type { CandidateRequest, CandidateResult } from '../../../schemas/encoding.ts';
+import type { CatalogueOverlay } from '../../catalogue/overlay.ts';
 import type { Bundle } from '../../hstu/bundle.ts';
 import { type CandidateOutput, CandidateRun, type History } from './candidate-run.ts';
 import { FullCandidateRun } from './full-candidate-run.ts';
@@ -21,6 +22,11 @@ export class CandidateScorer {
     this.#candidateRows = candidateRows;
     this.#run = new CandidateRun(bundle);
     this.#fullRun = new FullCandidateRun(bundle);
+  }
+
+  useCatalogue(catalogue: CatalogueOverlay): void {
+    this.#run.useCatalogue(catalogue);
+    this.#fullRun.useCatalogue(catalogue);
   }
 
   /** From the cached history: a micro-batch costs its own rows. */

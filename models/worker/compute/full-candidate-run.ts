@@ -3,6 +3,7 @@
  * It costs the history every time; the cached way is measured against it and held to its numbers.
  */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
+import type { CatalogueOverlay } from '../../catalogue/overlay.ts';
 import { AttentionBias } from '../../hstu/attention-bias.ts';
 import type { Bundle } from '../../hstu/bundle.ts';
 import { hasBias } from '../../hstu/graph/attention.ts';
@@ -20,6 +21,10 @@ export class FullCandidateRun {
     this.#bundle = bundle;
     this.#bias = new AttentionBias(bundle);
     this.#tokens = new TokenEmbedding(bundle);
+  }
+
+  useCatalogue(catalogue: CatalogueOverlay): void {
+    this.#tokens.useCatalogue(catalogue);
   }
 
   /** @returns the candidates' rows only. `session` runs the full candidate graph. */

@@ -3,7 +3,7 @@ import { Tensor } from 'onnxruntime-node';
 import { entityRows } from '../../../schemas/bundle-config.ts';
 import type { ScoreRequest, ScoreResult } from '../../../schemas/encoding.ts';
 import { PipelineError } from '../../../schemas/errors.ts';
-import { isCandidateRow } from '../../catalogue/overlay.ts';
+import { type CatalogueOverlay, isCandidateRow } from '../../catalogue/overlay.ts';
 import type { Bundle } from '../../hstu/bundle.ts';
 import { TokenCode } from '../../hstu/token-code.ts';
 import { NewEntities } from './new-entities.ts';
@@ -18,16 +18,26 @@ interface Row {
 }
 
 export class Scorer {
-  readonly #bundle: Bundle;
+  #bundle: Bundle;
   readonly #sessions: Sessions;
   readonly #code: TokenCode;
-  readonly #newEntities: NewEntities | undefined;
+  #newEntities: NewEntities | undefined;
+  /** Added to every score of the vocabulary: `-∞` for what is retired. */
+  #offered: Tensor;
 
   constructor(bundle: Bundle, sessions: Sessions) {
     this.#bundle = bundle;
     this.#sessions = sessions;
     this.#code = new TokenCode(bundle.config);
     this.#newEntities = NewEntities.of(bundle);
+    this.#offered = offeredMask(bundle);
+  }
+
+  /** From now on lists are of this catalogue. Between two calls only. */
+  useCatalogue(catalogue: CatalogueOverlay): void {
+    this.#bundle = { ...this.#bundle, catalogue };
+    this.#newEntities = NewEntities.of(this.#bundle);
+    this.#offered = offeredMask(this.#bundle);
   }
 
   /** @throws PipelineError `ENCODER_FAILED` for a candidate that is no row of the table */
@@ -123,6 +133,7 @@ export class Scorer {
         rows: new Tensor('float32', embeddings, [part.length, D]),
         targets: new Tensor('int64', targets, [part.length, 1]),
         hidden: new Tensor('int64', hidden, [hidden.length / 2, 2]),
+        offered: this.#offered,
         best: new Tensor('int64', BigInt64Array.of(BigInt(best)), [1]),
       });
       const above = output['above']!.data as Int32Array;
@@ -132,6 +143,14 @@ export class Scorer {
         take(row, above[r]!, entities.subarray(r * best, (r + 1) * best), scores.subarray(r * best, (r + 1) * best));
     }
   }
+}
+
+/** `(1, V)`: 0, and `-∞` for what is retired; `(1, 1)` where nothing is. */
+function offeredMask({ config, catalogue }: Bundle): Tensor {
+  if (catalogue === undefined || catalogue.retired.length === 0) return new Tensor('float32', new Float32Array(1), [1, 1]);
+  const mask = new Float32Array(config.vocabularySize);
+  for (const row of catalogue.retired) mask[row - 1] = -Infinity;
+  return new Tensor('float32', mask, [1, mask.length]);
 }
 
 /** Pairs (row of the run, entity index) that are left out: what the user has seen, except the row's own target. `(2 * S,)` */
