@@ -25,7 +25,7 @@ const FOLDER = join(ROOT, '.hstu/bench/peers');
 const PARTITIONS = 4;
 const MINUTE_MS = 60_000;
 const START_MS = Date.UTC(2026, 0, 1);
-/** Of the throughput: seconds that are not counted after the histories are full, and those that are. */
+/** Of the throughput: seconds that are not counted after all is produced, and those that are. */
 const WARM_SECONDS = 2;
 const COUNTED_SECONDS = 12;
 /** Of the latency: share of the slowest system's rate, and for how long. */
@@ -54,7 +54,7 @@ const TRIALS: readonly Trial[] = [
   {
     history: 200,
     users: 400,
-    actionsAfter: 500,
+    actionsAfter: 800,
     bundle: async () => {
       const path = join(ROOT, 'examples/movielens/bundle');
       return { bundle: await loadBundle(path), path };
@@ -63,7 +63,7 @@ const TRIALS: readonly Trial[] = [
   {
     history: 1000,
     users: 100,
-    actionsAfter: 1000,
+    actionsAfter: 1500,
     bundle: async () => {
       const path = join(FOLDER, 'bundle-1000');
       await mkdir(path, { recursive: true });
@@ -73,7 +73,7 @@ const TRIALS: readonly Trial[] = [
   },
 ];
 
-export const PEERS_FIGURES = TRIALS.length * (2 + 2 * Object.keys(SYSTEMS).length);
+export const PEERS_FIGURES = TRIALS.length * (1 + 2 * Object.keys(SYSTEMS).length);
 
 export interface PeerFigures {
   readonly history: number;
@@ -124,16 +124,14 @@ async function measure(trial: Trial, broker: Setting['broker'], progress: (label
     partitions: PARTITIONS,
     parallel: availableParallelism(),
   });
-  progress(`${history}: producing`);
-  const topic = await Topic.open(broker, `peers-${history}-${Date.now()}`, bundle);
-  await topic.fill(trial.users, 0, history);
-  await topic.fill(trial.users, history, trial.actionsAfter);
   const rates = new Map<string, number>();
   for (const [name, system] of Object.entries(SYSTEMS)) {
     progress(`${history}: throughput, ${name}`);
-    rates.set(name, await throughput(topic, await system(setting(name, topic.name)), trial));
+    const own = await Topic.open(broker, `peers-${history}-${name}-${Date.now()}`, bundle);
+    await own.fill(trial.users, 0, history);
+    rates.set(name, await throughput(own, await system(setting(name, own.name)), trial));
+    await own.close();
   }
-  await topic.close();
 
   const rate = SHARE_OF_SLOWEST * Math.min(...rates.values());
   progress(`${history}: latency at ${Math.round(rate)}/s`);
@@ -246,39 +244,36 @@ async function follow(topic: Topic, running: Running, onPublished: (place: strin
   return reader;
 }
 
-/** Published a second, from the moment on that all users' histories are full. */
-async function throughput(topic: Topic, running: Running, { users, history }: Trial): Promise<number> {
-  const all = topic.ends.reduce((sum, end) => sum + end, 0);
-  const lastOfHistory = placesOfRound(users, history - 1, history);
+/** Published a second of what is produced at once when all users' histories are full. */
+async function throughput(topic: Topic, running: Running, { users, history, actionsAfter }: Trial): Promise<number> {
+  const missing = placesOfRound(users, history - 1);
   const seen = new Set<string>();
-  let full = 0;
+  let fromMs = Number.POSITIVE_INFINITY;
   let counted = 0;
-  let firstMs = 0;
   let lastMs = 0;
   const reader = await follow(topic, running, (place) => {
     if (seen.has(place)) return;
     seen.add(place);
+    missing.delete(place);
     const nowMs = performance.now();
-    if (lastOfHistory.has(place)) full += 1;
-    if (full < users) return;
-    firstMs ||= nowMs;
-    if (nowMs < firstMs + WARM_SECONDS * 1000) return;
+    if (nowMs < fromMs) return;
     counted += 1;
     lastMs = nowMs;
   });
-  await until(
-    () => firstMs > 0 && (performance.now() > firstMs + (WARM_SECONDS + COUNTED_SECONDS) * 1000 || seen.size >= all),
-    running,
-  );
-  const seconds = (lastMs - firstMs) / 1000 - WARM_SECONDS;
+  await until(() => missing.size === 0, running);
+  const before = seen.size;
+  await topic.fill(users, history, actionsAfter);
+  fromMs = performance.now() + WARM_SECONDS * 1000;
+  const all = before + users * actionsAfter;
+  await until(() => performance.now() > fromMs + COUNTED_SECONDS * 1000 || seen.size >= all, running);
+  if (counted === 0) throw new Error(`${running.output}: all ${all} were published before they were counted`);
   await reader.close();
   await running.stop();
-  return counted / seconds;
+  return (1000 * counted) / (lastMs - fromMs);
 }
 
 /** Where the actions of one round lie, those of every round before it being of the same users. */
-function placesOfRound(users: number, round: number, rounds: number): Set<string> {
-  if (round >= rounds) throw new Error(`round ${round} of ${rounds}`);
+function placesOfRound(users: number, round: number): Set<string> {
   const own = new Array<number>(PARTITIONS).fill(0);
   const partitions = Array.from({ length: users }, (_, user) => partitionOf(`user-${user}`, PARTITIONS));
   for (const partition of partitions) own[partition]! += 1;
@@ -294,7 +289,7 @@ interface Latencies {
 }
 
 async function latency(topic: Topic, running: Running, history: number, rate: number): Promise<Latencies> {
-  const full = placesOfRound(LATENCY_USERS, history - 1, history);
+  const full = placesOfRound(LATENCY_USERS, history - 1);
   const sentMs = new Map<string, number>();
   const waits: number[] = [];
   const last = new Map<string, ArrayLike<number>>();
