@@ -1,4 +1,5 @@
-/** `npm run bench -- NAME [--json]`: figures of this machine, this commit. */
+/** `npm run bench -- NAME [--json] [--users N] [--minutes N]`: figures of this machine, this commit. */
+import { parseArgs } from 'node:util';
 
 import { startProgress } from '../infra/console/progress.ts';
 import { table } from '../infra/console/table.ts';
@@ -11,7 +12,9 @@ import { commit, machine } from './measure.ts';
 import { benchPeers, PEERS_FIGURES } from './peers.ts';
 import { benchReplay, REPLAY_FIGURES } from './replay.ts';
 import { benchRestore, RESTORE_FIGURES } from './restore.ts';
+import { benchScale, SCALE_FIGURES } from './scale.ts';
 import { benchScore, SCORE_FIGURES } from './score.ts';
+import { benchSoak } from './soak.ts';
 import { benchWorkers, WORKERS_FIGURES } from './workers.ts';
 
 /** By name: prints its figures. */
@@ -26,15 +29,38 @@ const benchmarks: Readonly<Record<string, (asJson: boolean) => Promise<void>>> =
   gpu,
   workers,
   peers,
+  scale,
+  soak,
 };
 
-const [name = 'encode', ...flags] = process.argv.slice(2);
+const { values: options, positionals } = readArguments();
+const [name = 'encode'] = positionals;
 const benchmark = Object.hasOwn(benchmarks, name) ? benchmarks[name] : undefined;
-if (benchmark === undefined || flags.some((flag) => flag !== '--json')) {
-  process.stderr.write(`usage: npm run bench -- ${Object.keys(benchmarks).join('|')} [--json]\n`);
+if (benchmark === undefined) usage();
+await benchmark(options.json);
+
+function readArguments() {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: {
+        json: { type: 'boolean', default: false },
+        /** Of `scale`. */
+        users: { type: 'string', default: '1000000' },
+        /** Of `soak`. */
+        minutes: { type: 'string', default: '30' },
+      },
+    });
+  } catch {
+    return usage();
+  }
+}
+
+function usage(): never {
+  const names = Object.keys(benchmarks).join('|');
+  process.stderr.write(`usage: npm run bench -- ${names} [--json] [scale: --users N] [soak: --minutes N]\n`);
   process.exit(2);
 }
-await benchmark(flags.includes('--json'));
 
 async function encode(asJson: boolean): Promise<void> {
   const progress = startProgress('encode', 12);
@@ -155,4 +181,38 @@ async function peers(asJson: boolean): Promise<void> {
   progress.stop();
   if (asJson) console.log(JSON.stringify({ machine: machine(), commit: commit(), peers: figures }));
   else console.log(table(figures.map((figure) => ({ ...figure }))));
+}
+
+async function scale(asJson: boolean): Promise<void> {
+  const progress = startProgress('scale', SCALE_FIGURES);
+  const users = positive('users', options.users);
+  const { loads, ...figures } = await benchScale({ users, warmSeconds: 60, seconds: 30 }, (done, label) =>
+    progress.update(done, label),
+  );
+  progress.stop();
+  if (asJson) console.log(JSON.stringify({ machine: machine(), commit: commit(), scale: { ...figures, loads } }));
+  else {
+    console.log(table([figures]));
+    console.log(table(loads.map((load) => ({ ...load }))));
+  }
+}
+
+async function soak(asJson: boolean): Promise<void> {
+  const minutes = positive('minutes', options.minutes);
+  const progress = startProgress('soak', minutes);
+  const figures = await benchSoak(minutes, (done, label) => progress.update(done, label));
+  progress.stop();
+  console.log(
+    asJson ? JSON.stringify({ machine: machine(), commit: commit(), soak: figures }) : JSON.stringify(figures, null, 2),
+  );
+  if (figures.problems.length > 0) process.exitCode = 1;
+}
+
+function positive(option: string, text: string): number {
+  const value = Number(text);
+  if (!(value > 0)) {
+    process.stderr.write(`--${option} ${text}: must be a number above 0\n`);
+    process.exit(2);
+  }
+  return value;
 }
