@@ -1,6 +1,5 @@
 /** CSV and JSON-lines files as records: streaming, and never stopped by a bad row. */
 import type { Hash } from 'node:crypto';
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { SourceRecord } from '../../schemas/action.ts';
 import type { FileSource } from '../../schemas/config.ts';
@@ -8,6 +7,7 @@ import { PipelineError } from '../../schemas/errors.ts';
 import { parseCsvHeader, parseCsvRow } from './csv-row.ts';
 import { readText } from './read-text.ts';
 import { RowSplitter } from './split-rows.ts';
+import { makeWorkFolder, removeWorkFolder } from './work-folder.ts';
 
 /** A file of text, or something that is written as one before it is read. */
 export interface RowInput {
@@ -96,14 +96,13 @@ async function headerOf(path: string, row: string, chunks: AsyncGenerator): Prom
 }
 
 async function* readSpooled({ folder, write }: Spooled, hash?: Hash): AsyncGenerator<string> {
-  await mkdir(folder, { recursive: true });
-  const own = await mkdtemp(join(folder, 'rows-'));
+  const own = makeWorkFolder(folder, 'rows');
   try {
     const path = join(own, 'rows');
     await write(path);
     yield* readText(path, hash);
   } finally {
-    await rm(own, { recursive: true, force: true });
+    removeWorkFolder(own);
   }
 }
 

@@ -2,11 +2,12 @@
  * Events sorted by user, out of core: the first half of a backfill. Memory is one buffer of a stated size, whatever the number of
  * events; what does not fit lies in sorted runs on disk, which are merged as they are read.
  */
-import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import type { PositionedAction } from '../../schemas/action.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import { mergeRuns, type SortedEvent, sortEvents, toEvent, toLine } from './sorted-run.ts';
+import { makeWorkFolder, removeWorkFolder } from './work-folder.ts';
 
 export interface UserSortOptions {
   /** Where the runs lie, in a folder of their own that `close` removes. */
@@ -49,10 +50,7 @@ export class UserSort {
   constructor({ folder, memoryBytes = 64 * 1024 * 1024, erasureAction }: UserSortOptions) {
     this.#erasureAction = erasureAction;
     this.#memoryBytes = memoryBytes;
-    this.#folder = this.#onDisk(() => {
-      mkdirSync(folder, { recursive: true });
-      return mkdtempSync(join(folder, 'sort-'));
-    });
+    this.#folder = this.#onDisk(() => makeWorkFolder(folder, 'sort'));
   }
 
   /** Events added. */
@@ -102,7 +100,7 @@ export class UserSort {
   /** Removes what lies on disk. */
   close(): void {
     this.#held = [];
-    rmSync(this.#folder, { recursive: true, force: true });
+    removeWorkFolder(this.#folder);
   }
 
   #spill(): void {
