@@ -193,10 +193,10 @@ describe('replay', () => {
   it('is the same after Ctrl-C and a second call as undisturbed, and a third call adds nothing', {
     timeout: 180_000,
   }, async () => {
-    const limit = ['--limit', '5000'];
+    const limit = ['--limit', '3000'];
     const file = await configuration('interrupted');
     const stopped = await runCommand(['replay', '-c', file, ...limit], { interruptAt: /replaying/ });
-    expect(stopped.stdout).toMatch(/stopped after [\d,]+ of 5,000 events/);
+    expect(stopped.stdout).toMatch(/stopped after [\d,]+ of 3,000 events/);
     expect(stopped.code).toBe(130);
     const resumed = await runCommand(['replay', '-c', file, ...limit]);
     expect(resumed.code).toBe(0);
@@ -212,7 +212,7 @@ describe('replay', () => {
     };
     const answers = await digest(file);
     expect(answers).toEqual(await digest(undisturbed));
-    expect(JSON.stringify(answers)).toContain('"actions":5000');
+    expect(JSON.stringify(answers)).toContain('"actions":3000');
   });
 
   it('serves a second command on the folder that a first one holds', async () => {

@@ -38,7 +38,7 @@ describe.skipIf(!kafkaIsPossible)('live', { timeout: 120_000 }, () => {
 
   it('equals-a-full-encode-and-publishes-every-version-once, two instances', async () => {
     const world = await newWorld();
-    const actions = liveEvents({ events: 6_000, users: 150 });
+    const actions = liveEvents({ events: 3_000, users: 150 });
     await Promise.all([world.start('a'), world.start('b')]);
     await world.produce(actions);
     await world.untilConsumed(actions.length);
@@ -59,7 +59,7 @@ describe.skipIf(!kafkaIsPossible)('live', { timeout: 120_000 }, () => {
     ['a-zombie-is-fenced', instances.aZombieIsFenced],
     [
       'spoilt-records-become-dead-letters',
-      (world) => spoiltRecordsBecomeDeadLetters(world, { spoilt: 5_000, huge: 12, say: () => undefined }),
+      (world) => spoiltRecordsBecomeDeadLetters(world, { spoilt: 2_500, huge: 8, say: () => undefined }),
       { kafka: { maxRecordBytes: 65_536 } },
     ],
     [
