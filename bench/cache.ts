@@ -33,9 +33,9 @@ const ROW_BYTES = 8;
 const BUDGETS = [0.01, 0.03, 0.1, 0.3] as const;
 const LENGTHS = [200, 1000] as const;
 const POLICIES = ['lru', 'cost-aware', 'clairvoyant'] as const;
-const SYNTHETIC_EVENTS = 300_000;
-const ZIPF_EVENTS = 300_000;
-const ZIPF_USERS = 20_000;
+const SYNTHETIC_EVENTS = 60_000;
+const ZIPF_EVENTS = 60_000;
+const ZIPF_USERS = 5_000;
 
 export const CACHE_FIGURES = 3 * LENGTHS.length * BUDGETS.length * POLICIES.length;
 

@@ -2,7 +2,7 @@
 import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { isAlive } from '../kafka/broker/broker-process.ts';
+import { isAlive } from './is-alive.ts';
 
 /** Of this process. A process of before may have had its pid: in containers it often does. */
 const own = new Set<string>();

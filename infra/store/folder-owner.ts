@@ -6,6 +6,7 @@ import { linkSync, readFileSync, readlinkSync, renameSync, rmSync, statSync, uti
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PipelineError } from '../../schemas/errors.ts';
+import { isAlive } from '../files/is-alive.ts';
 
 const OWNER_FILE = 'owner.json';
 /** The owner touches its file this often. */
@@ -125,15 +126,6 @@ function known(read: () => string): string {
     return read();
   } catch {
     return '';
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
 }
 

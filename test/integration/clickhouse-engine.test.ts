@@ -8,9 +8,9 @@ import { ClickHouseError, createClient } from '@clickhouse/client';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { ClickHouseSink } from '../../infra/clickhouse/clickhouse-sink.ts';
 import { connect } from '../../infra/clickhouse/connect.ts';
-import { isAlive } from '../../infra/clickhouse/engine/engine-file.ts';
 import { type EngineLease, openEngine } from '../../infra/clickhouse/engine/open-engine.ts';
 import { countRows, readProgress } from '../../infra/clickhouse/readers.ts';
+import { isAlive } from '../../infra/files/is-alive.ts';
 import { embeddedIn, makeStore, sampleBatch, type TestStore, until } from '../support/clickhouse-store.ts';
 
 const stores: TestStore[] = [];

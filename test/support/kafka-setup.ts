@@ -3,7 +3,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { TestProject } from 'vitest/node';
-import { isAlive } from '../../infra/kafka/broker/broker-process.ts';
+import { isAlive } from '../../infra/files/is-alive.ts';
 import { openKafka } from '../../infra/kafka/broker/start-kafka.ts';
 
 declare module 'vitest' {

@@ -3,6 +3,7 @@ import { constants } from 'node:fs';
 import { access, mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf, PipelineError } from '../../../schemas/errors.ts';
+import { isAlive } from '../../files/is-alive.ts';
 
 /** How to reach the process that serves a folder. */
 export interface EngineAddress {
@@ -110,15 +111,5 @@ async function removeStaleLock(path: string): Promise<void> {
     else await rm(aside, { force: true });
   } catch {
     // Gone meanwhile: the next attempt will see.
-  }
-}
-
-/** Whether a process of this id exists, ours or not. */
-export function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
 }

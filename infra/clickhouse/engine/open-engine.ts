@@ -7,16 +7,8 @@ import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import {
-  type EngineAddress,
-  isAlive,
-  LOG_FILE,
-  prepareFolder,
-  readAddress,
-  removeAddress,
-  tryLock,
-  unavailable,
-} from './engine-file.ts';
+import { isAlive } from '../../files/is-alive.ts';
+import { type EngineAddress, LOG_FILE, prepareFolder, readAddress, removeAddress, tryLock, unavailable } from './engine-file.ts';
 import type { EngineMessage } from './engine-main.ts';
 import { LEASE_PATH } from './http-front.ts';
 

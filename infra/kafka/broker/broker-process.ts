@@ -2,6 +2,7 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isAlive } from '../../files/is-alive.ts';
 
 const POLL_MS = 50;
 
@@ -78,16 +79,6 @@ function signal(files: BrokerFiles, name: NodeJS.Signals): boolean {
   } catch {
     // It ended in between.
     return false;
-  }
-}
-
-/** Whether a process of this id exists, ours or not. */
-export function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
 }
 

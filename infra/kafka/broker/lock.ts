@@ -3,7 +3,7 @@ import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PipelineError } from '../../../schemas/errors.ts';
-import { isAlive } from './broker-process.ts';
+import { isAlive } from '../../files/is-alive.ts';
 
 const POLL_MS = 100;
 /** An empty lock older than this belongs to a process that died before it wrote its id. */
