@@ -63,11 +63,11 @@ describe('an embedded engine lives as long as somebody uses it', () => {
     await new Promise((resolve) => setTimeout(resolve, 1_200));
     expect(await second.rows('SELECT 1 AS one')).toEqual([{ one: 1 }]);
     await second.close();
-    await until(() => !isAlive(pid), 3_000);
+    await until(() => !isAlive(pid), 30_000);
     expect(existsSync(engineFile(folder))).toBe(false);
   });
 
-  it('keeps every acknowledged row though its starter is killed, and ends', { timeout: 30_000 }, async () => {
+  it('keeps every acknowledged row though its starter is killed, and ends', { timeout: 120_000 }, async () => {
     const { folder } = newStore();
     const writer = startProcess(folder, 'write');
     const pid = await writer.enginePid();
@@ -75,7 +75,7 @@ describe('an embedded engine lives as long as somebody uses it', () => {
     writer.child.kill('SIGKILL');
     await once(writer.child, 'exit');
     const acknowledged = writer.lines.at(-1)!.position!;
-    await until(() => !isAlive(pid), 3_000);
+    await until(() => !isAlive(pid), 30_000);
 
     const clickhouse = await connect(embeddedIn(folder));
     expect(clickhouse.enginePid).not.toBe(pid);
@@ -87,7 +87,7 @@ describe('an embedded engine lives as long as somebody uses it', () => {
     expect(counts.dead_letters).toBeGreaterThanOrEqual(progress!.position);
   });
 
-  it('is started once, however many start it at once', { timeout: 30_000 }, async () => {
+  it('is started once, however many start it at once', { timeout: 120_000 }, async () => {
     const { folder } = newStore();
     const pids = await Promise.all([
       startProcess(folder, 'hold').enginePid(),
@@ -143,7 +143,7 @@ describe('a folder is taken only where that is safe', () => {
     second.release();
   });
 
-  it('and the address of a living process that is no engine, and one that is torn', { timeout: 30_000 }, async () => {
+  it('and the address of a living process that is no engine, and one that is torn', { timeout: 120_000 }, async () => {
     const { folder } = newStore();
     mkdirSync(folder);
     writeFileSync(join(folder, '.hstu-store.json'), '{}');
