@@ -28,6 +28,12 @@ export interface KvCacheOptions {
   readonly policy?: CachePolicy | undefined;
 }
 
+/**
+ * Share of the pool that is free, in pieces, before it is compacted. Compaction moves the whole pool, so it must pay for many users:
+ * with every user it would copy gigabytes a miss.
+ */
+const FREE_WHEN_COMPACTED = 1 / 16;
+
 /** One user's cached rows and what they were computed from. */
 export interface KvEntry extends CachedRows {
   readonly userId: string;
@@ -156,11 +162,14 @@ export class KvCache {
   #lend(userId: string, capacity: number): PageRun | null {
     const pages = capacity / this.#options.pageLength;
     if (pages > this.#pool.longestRun) return null;
+    const worthMoving = Math.max(pages, Math.floor(FREE_WHEN_COMPACTED * this.#pool.pages));
     for (let wanted = pages; ; wanted = this.#pool.freePages + 1) {
-      if (!this.#makeRoom(userId, capacity, wanted)) return null;
-      const run = this.#pool.allocate(pages) ?? this.#allocateCompacted(pages);
-      if (run !== null) return run;
-      // Enough is free, but not together: of several arrays each has a part.
+      const made = this.#makeRoom(userId, capacity, wanted);
+      const { freePages } = this.#pool;
+      // Enough is free, but not together: one more user goes, until so much is free that moving all the others is worth it.
+      const run =
+        this.#pool.allocate(pages) ?? (freePages >= (made ? worthMoving : pages) ? this.#allocateCompacted(pages) : null);
+      if (run !== null || !made) return run;
     }
   }
 
