@@ -279,3 +279,21 @@ describe('whatever is asked of it', () => {
     fc.assert(property, { numRuns: 60 });
   });
 });
+
+describe('a full cache', () => {
+  it('moves everybody for many newcomers, not for each', () => {
+    const cache = cacheOf(6_400);
+    const held = cache.allocate('held', 40)!;
+    held.pinned = true;
+    let moves = 0;
+    let { extent } = held;
+    for (let i = 0; i < 2_000; i++) {
+      expect(cache.allocate(`user-${i}`, 20 + ((i * 37) % 80))).not.toBe(null);
+      if (held.extent === extent) continue;
+      moves += 1;
+      extent = held.extent;
+    }
+    // Every time that newcomers do not fit as the others lie: 545.
+    expect(moves).toBeLessThan(100);
+  });
+});
