@@ -3,7 +3,8 @@ import type { Kafka, Producer } from 'kafkajs';
 import type { KafkaConfig } from '../../schemas/config.ts';
 import { compressionType } from './compression.ts';
 import { kafkaError } from './kafka-errors.ts';
-import { chunks, type OutgoingRecord, type OutgoingRecords, statedPartition } from './partition-producer.ts';
+import { chunks, type OutgoingRecord, type OutgoingRecords } from './partition-producer.ts';
+import { statedPartition } from './transactions.ts';
 
 /**
  * Idempotent, so that what kafkajs sends again is not there twice. The broker knows a repetition by its sequence number, and

@@ -1,8 +1,8 @@
 /** What one input partition gives to the world, in transactions that only its owner can commit. */
-import type { ICustomPartitioner, Kafka, Message, Producer, Transaction } from 'kafkajs';
+import type { Kafka, Message, Producer, Transaction } from 'kafkajs';
 import type { KafkaConfig } from '../../schemas/config.ts';
 import { compressionType } from './compression.ts';
-import { kafkaError } from './kafka-errors.ts';
+import { fenceOthers, inTransaction, transactionalProducer } from './transactions.ts';
 
 export interface OutgoingRecord {
   readonly key: Uint8Array | string | null;
@@ -23,12 +23,6 @@ export interface Commit {
 /** Of one request, before compression: well under the broker's 1 MiB, with room for what a record costs beside its bytes. */
 const MAX_SEND_BYTES = 700_000;
 /**
- * The broker answers CONCURRENT_TRANSACTIONS while the markers of the transaction before are being written, a few ms:
- * kafkajs' own first wait of 300 ms would be the commit's latency.
- */
-export const TRANSACTION_RETRY = { initialRetryTime: 5, maxRetryTime: 1_000, multiplier: 1.6, retries: 22 } as const;
-
-/**
  * The producer of one input partition. Its transactional id is `<applicationId>-<partition>`: whoever opens it last fences
  * all before, and ends what they left open.
  */
@@ -40,27 +34,12 @@ export class PartitionProducer {
   constructor(kafka: Kafka, config: KafkaConfig, partition: number) {
     this.#config = config;
     this.#partition = partition;
-    this.#producer = kafka.producer({
-      transactionalId: `${config.applicationId}-${partition}`,
-      idempotent: true,
-      maxInFlightRequests: 1,
-      transactionTimeout: config.transactionTimeoutMs,
-      allowAutoTopicCreation: false,
-      createPartitioner: statedPartition,
-      retry: TRANSACTION_RETRY,
-    });
+    this.#producer = transactionalProducer(kafka, config, partition);
   }
 
   /** Fences earlier owners; a transaction that they left open is aborted before this returns. */
-  async open(): Promise<void> {
-    try {
-      await this.#producer.connect();
-      // kafkajs asks for the transactional producer id, which is what fences, with the first transaction only.
-      const transaction = await this.#producer.transaction();
-      await transaction.abort();
-    } catch (thrown) {
-      throw kafkaError(thrown, `becoming the producer of partition ${this.#partition}`);
-    }
+  open(): Promise<void> {
+    return fenceOthers(this.#producer, `becoming the producer of partition ${this.#partition}`);
   }
 
   /**
@@ -69,19 +48,12 @@ export class PartitionProducer {
    * @returns by topic, the offset after the last record that was written
    * @throws PipelineError; the transaction may be committed or not: open a new producer, which settles it, and look
    */
-  async commit({ records, inputs }: Commit): Promise<ReadonlyMap<string, number>> {
-    const what = `committing partition ${this.#partition}`;
-    let transaction: Transaction | undefined;
-    try {
-      transaction = await this.#producer.transaction();
+  commit({ records, inputs }: Commit): Promise<ReadonlyMap<string, number>> {
+    return this.#inTransaction(async (transaction) => {
       const ends = await this.#send(transaction, records);
       await this.#sendOffsets(transaction, inputs);
-      await transaction.commit();
       return ends;
-    } catch (thrown) {
-      if (transaction?.isActive() === true) await transaction.abort().catch(() => undefined);
-      throw kafkaError(thrown, what);
-    }
+    });
   }
 
   /**
@@ -89,27 +61,24 @@ export class PartitionProducer {
    *
    * @throws PipelineError as `commit`, and what `write` throws, with nothing committed
    */
-  async commitParts(
+  commitParts(
     write: (send: (topic: string, records: readonly OutgoingRecord[]) => Promise<void>) => Promise<void>,
     inputs: Commit['inputs'],
   ): Promise<void> {
-    let transaction: Transaction | undefined;
-    try {
-      const open = await this.#producer.transaction();
-      transaction = open;
+    return this.#inTransaction(async (transaction) => {
       await write(async (topic, records) => {
-        await this.#send(open, new Map([[topic, records]]));
+        await this.#send(transaction, new Map([[topic, records]]));
       });
-      await this.#sendOffsets(open, inputs);
-      await open.commit();
-    } catch (thrown) {
-      if (transaction?.isActive() === true) await transaction.abort().catch(() => undefined);
-      throw kafkaError(thrown, `committing partition ${this.#partition}`);
-    }
+      await this.#sendOffsets(transaction, inputs);
+    });
   }
 
   async close(): Promise<void> {
     await this.#producer.disconnect().catch(() => undefined);
+  }
+
+  #inTransaction<T>(write: (transaction: Transaction) => Promise<T>): Promise<T> {
+    return inTransaction(this.#producer, `committing partition ${this.#partition}`, write);
   }
 
   async #sendOffsets(transaction: Transaction, inputs: Commit['inputs']): Promise<void> {
@@ -141,12 +110,6 @@ export class PartitionProducer {
     return ends;
   }
 }
-
-/** kafkajs' partitioner for messages that name their partition, as all of ours do. */
-export const statedPartition: ICustomPartitioner =
-  () =>
-  ({ message }) =>
-    message.partition!;
 
 /** Runs of records that fit into a request each, in order. */
 export function* chunks(records: readonly OutgoingRecord[], partition: number): Generator<Message[]> {

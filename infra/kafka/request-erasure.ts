@@ -2,8 +2,8 @@
 import type { Kafka } from 'kafkajs';
 import { partitionOf } from './action-producer.ts';
 import { kafkaError } from './kafka-errors.ts';
-import { statedPartition } from './partition-producer.ts';
 import { withAdmin } from './topics.ts';
+import { statedPartition } from './transactions.ts';
 
 export interface RequestedErasure {
   readonly topic: string;

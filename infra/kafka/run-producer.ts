@@ -4,9 +4,9 @@ import type { KafkaConfig } from '../../schemas/config.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import type { RunRecord } from '../../schemas/run-record.ts';
 import { compressionType } from './compression.ts';
-import { kafkaError } from './kafka-errors.ts';
-import { chunks, type OutgoingRecords, statedPartition, TRANSACTION_RETRY } from './partition-producer.ts';
+import { chunks, type OutgoingRecords } from './partition-producer.ts';
 import { runTopicsOf } from './run-topics.ts';
+import { fenceOthers, inTransaction, transactionalProducer } from './transactions.ts';
 
 /** By partition. */
 export type PartitionedRecords = ReadonlyMap<number, OutgoingRecords>;
@@ -24,26 +24,11 @@ export class RunProducer {
   constructor(kafka: Kafka, config: KafkaConfig, runId: string) {
     this.#config = config;
     this.#runId = runId;
-    this.#producer = kafka.producer({
-      transactionalId: `${config.applicationId}-${runId}`,
-      idempotent: true,
-      maxInFlightRequests: 1,
-      transactionTimeout: config.transactionTimeoutMs,
-      allowAutoTopicCreation: false,
-      createPartitioner: statedPartition,
-      retry: TRANSACTION_RETRY,
-    });
+    this.#producer = transactionalProducer(kafka, config, runId);
   }
 
-  async open(): Promise<void> {
-    try {
-      await this.#producer.connect();
-      // The first transaction is what asks for the id, and fences.
-      const transaction = await this.#producer.transaction();
-      await transaction.abort();
-    } catch (thrown) {
-      throw kafkaError(thrown, `becoming the writer of run ${this.#runId}`);
-    }
+  open(): Promise<void> {
+    return fenceOthers(this.#producer, `becoming the writer of run ${this.#runId}`);
   }
 
   /** @throws PipelineError; after one, every later commit fails likewise */
@@ -58,22 +43,19 @@ export class RunProducer {
   }
 
   async #commit(partitions: PartitionedRecords, run: RunRecord): Promise<void> {
-    let transaction: Transaction | undefined;
     try {
-      transaction = await this.#producer.transaction();
-      // One `send` a topic partition, as in `PartitionProducer`.
-      for (const [partition, records] of partitions)
-        for (const [topic, list] of records)
-          for (const messages of chunks(list, partition)) await this.#send(transaction, topic, messages);
-      const value = Buffer.from(JSON.stringify(run));
-      await this.#send(transaction, runTopicsOf(this.#config, run.runId).run, [{ key: run.runId, value, partition: 0 }]);
-      await transaction.commit();
-    } catch (thrown) {
-      if (transaction?.isActive() === true) await transaction.abort().catch(() => undefined);
-      const error = kafkaError(thrown, `committing run ${run.runId}`);
-      if (error.code !== 'PRODUCER_FENCED') throw error;
+      await inTransaction(this.#producer, `committing run ${run.runId}`, async (transaction) => {
+        // One `send` a topic partition, as in `PartitionProducer`.
+        for (const [partition, records] of partitions)
+          for (const [topic, list] of records)
+            for (const messages of chunks(list, partition)) await this.#send(transaction, topic, messages);
+        const value = Buffer.from(JSON.stringify(run));
+        await this.#send(transaction, runTopicsOf(this.#config, run.runId).run, [{ key: run.runId, value, partition: 0 }]);
+      });
+    } catch (error) {
+      if (!(error instanceof PipelineError) || error.code !== 'PRODUCER_FENCED') throw error;
       throw new PipelineError('PRODUCER_FENCED', `run ${run.runId}: another process has begun to write it; this one stops`, {
-        cause: thrown,
+        cause: error,
       });
     }
   }

@@ -1,6 +1,7 @@
 /** Records that no honest producer writes: each becomes a dead letter with its bytes, and nothing else is disturbed. */
 import { createHash, randomBytes, randomInt } from 'node:crypto';
-import { chunks, statedPartition } from '../../../infra/kafka/partition-producer.ts';
+import { chunks } from '../../../infra/kafka/partition-producer.ts';
+import { statedPartition } from '../../../infra/kafka/transactions.ts';
 import type { UserAction } from '../../../schemas/action.ts';
 import { AvroCodec } from '../../../schemas/avro/avro-codec.ts';
 import { createRecordDecoder } from '../../../schemas/avro/record-decoder.ts';
