@@ -9,6 +9,7 @@ import type { Bundle } from '../../models/hstu/bundle.ts';
 import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import { Fault } from '../../schemas/record-fields.ts';
 import { LiveWorld, type LiveWorldOptions } from '../../test/support/live-world.ts';
+import { topicsNamed } from '../../test/support/topics-named.ts';
 import { fullEncodeGraph } from './full-encode-graph.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -54,15 +55,7 @@ export type System = (setting: Setting) => Promise<Running>;
 export const ours =
   (delivery: 'exactly-once' | 'at-least-once'): System =>
   async ({ broker, name, input, bundle, bundlePath, partitions }) => {
-    const topic = (suffix: string) => `${name}-${suffix}`;
-    const topics = {
-      userActions: input,
-      candidateRequests: topic('requests'),
-      erasures: topic('erasures'),
-      userEmbeddings: topic('embeddings'),
-      candidateScores: topic('scores'),
-      deadLetters: topic('letters'),
-    };
+    const topics = { ...topicsNamed(name), userActions: input };
     const world = await LiveWorld.create({
       broker,
       name,

@@ -7,8 +7,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
 import { connect } from '../../infra/clickhouse/connect.ts';
 import { partitionOf } from '../../infra/kafka/action-producer.ts';
-import { statedPartition } from '../../infra/kafka/partition-producer.ts';
 import { changelogOf } from '../../infra/kafka/topics.ts';
+import { statedPartition } from '../../infra/kafka/transactions.ts';
 import { UserKeys } from '../../operators/state-keys.ts';
 import type { UserAction } from '../../schemas/action.ts';
 import { findEverywhere } from '../../streams/erase/find-everywhere.ts';
@@ -19,6 +19,7 @@ import { kafkaIsPossible, randomName, sharedKafka } from '../support/kafka-broke
 import { liveBundle, liveEvents } from '../support/live-bundle.ts';
 import { LiveWorld } from '../support/live-world.ts';
 import { Load } from '../support/promises/promise.ts';
+import { topicsWithOutcomes } from '../support/topics-named.ts';
 
 const VICTIM = 'victim';
 const USER = 'of-before';
@@ -35,7 +36,7 @@ describe.skipIf(!kafkaIsPossible)('erase', { timeout: 150_000 }, () => {
     const settings = {
       sink: { inside: true, port: 0, maxDelayMs: 50 },
       clickhouse: { path: join(clickhouseFolder, 'clickhouse') },
-      kafka: { topics: topicsOf(name), partitions: 2 },
+      kafka: { topics: topicsWithOutcomes(name), partitions: 2 },
     };
     world = await LiveWorld.create({ broker, name, bundlePath: path, bundle, settings });
     file = join(world.folder, 'erase.yaml');
@@ -150,16 +151,6 @@ describe.skipIf(!kafkaIsPossible)('erase', { timeout: 150_000 }, () => {
     expect(nowhere.code).toBe(2);
     expect(nowhere.stderr).toContain('nowhere to erase from');
   });
-});
-
-const topicsOf = (name: string) => ({
-  userActions: `${name}-actions`,
-  candidateRequests: `${name}-requests`,
-  erasures: `${name}-erasures`,
-  userEmbeddings: `${name}-embeddings`,
-  candidateScores: `${name}-scores`,
-  deadLetters: `${name}-letters`,
-  actionOutcomes: `${name}-outcomes`,
 });
 
 const actionsOf = (userId: string, events: number, from = 0): UserAction[] =>

@@ -9,13 +9,14 @@ import { readAddress } from '../../infra/clickhouse/engine/engine-file.ts';
 import { runQuery } from '../../infra/clickhouse/queries.ts';
 import { rssOf } from '../../infra/console/memory.ts';
 import { partitionOf } from '../../infra/kafka/action-producer.ts';
-import { statedPartition } from '../../infra/kafka/partition-producer.ts';
+import { statedPartition } from '../../infra/kafka/transactions.ts';
 import { until } from '../support/clickhouse-store.ts';
 import { kafkaIsPossible, randomName, sharedKafka } from '../support/kafka-broker.ts';
 import { liveBundle, liveEvents } from '../support/live-bundle.ts';
 import { LiveWorld } from '../support/live-world.ts';
 import { BASE_MS, publishedRecords } from '../support/sink-records.ts';
 import { SinkWorld } from '../support/sink-world.ts';
+import { topicsWithOutcomes } from '../support/topics-named.ts';
 
 let broker: Awaited<ReturnType<typeof sharedKafka>>;
 const worlds: SinkWorld[] = [];
@@ -221,15 +222,7 @@ describe.skipIf(!kafkaIsPossible)('sink', { timeout: 240_000, concurrent: true }
   it('answers-for-the-stream: run with the sink inside, its ranks and dispositions, and an erasure from topic to tables', async () => {
     const name = randomName('inside');
     const { bundle, path } = await liveBundle();
-    const topics = {
-      userActions: `${name}-actions`,
-      candidateRequests: `${name}-requests`,
-      erasures: `${name}-erasures`,
-      userEmbeddings: `${name}-embeddings`,
-      candidateScores: `${name}-scores`,
-      deadLetters: `${name}-letters`,
-      actionOutcomes: `${name}-outcomes`,
-    };
+    const topics = topicsWithOutcomes(name);
     const settings = {
       sink: { inside: true, port: 0, maxDelayMs: 100 },
       clickhouse: { path: mkdtempSync(join(tmpdir(), 'hstu-in-')) },

@@ -9,8 +9,8 @@ import { ActionProducer, partitionOf } from '../../infra/kafka/action-producer.t
 import type { LocalKafka } from '../../infra/kafka/broker/local-kafka.ts';
 import { kafkaClient } from '../../infra/kafka/kafka-client.ts';
 import { PartitionFetcher } from '../../infra/kafka/partition-fetcher.ts';
-import { statedPartition } from '../../infra/kafka/partition-producer.ts';
 import { changelogOf, createTopics, withAdmin } from '../../infra/kafka/topics.ts';
+import { statedPartition } from '../../infra/kafka/transactions.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
 import { Tokenizer } from '../../models/hstu/tokenizer.ts';
 import { EncoderEngine } from '../../models/worker/engine.ts';
@@ -24,6 +24,7 @@ import type { RecordName } from '../../schemas/avro/schemas.ts';
 import { parseConfig } from '../../schemas/config.ts';
 import { Fault } from '../../schemas/record-fields.ts';
 import { type LiveConfig, requireKafka } from '../../streams/require-kafka.ts';
+import { topicsNamed } from './topics-named.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -64,7 +65,6 @@ export class LiveWorld {
   }
 
   private constructor({ broker, name, bundlePath, bundle, settings = {} }: LiveWorldOptions) {
-    const topic = (suffix: string) => `${name}-${suffix}`;
     this.folder = join(ROOT, '.hstu', 'live-tests', name);
     this.#bundle = bundle;
     const { kafka, ...rest } = settings;
@@ -77,14 +77,7 @@ export class LiveWorld {
       kafka: {
         ...broker.connection(),
         applicationId: name,
-        topics: {
-          userActions: topic('actions'),
-          candidateRequests: topic('requests'),
-          erasures: topic('erasures'),
-          userEmbeddings: topic('embeddings'),
-          candidateScores: topic('scores'),
-          deadLetters: topic('letters'),
-        },
+        topics: topicsNamed(name),
         partitions: 4,
         sessionTimeoutMs: 6_000,
         heartbeatIntervalMs: 300,

@@ -13,12 +13,13 @@ import { type EngineLease, openEngine } from '../../infra/clickhouse/engine/open
 import { partitionOf } from '../../infra/kafka/action-producer.ts';
 import type { LocalKafka } from '../../infra/kafka/broker/local-kafka.ts';
 import { kafkaClient } from '../../infra/kafka/kafka-client.ts';
-import { statedPartition } from '../../infra/kafka/partition-producer.ts';
 import { createTopics } from '../../infra/kafka/topics.ts';
+import { statedPartition } from '../../infra/kafka/transactions.ts';
 import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import { parseConfig } from '../../schemas/config.ts';
 import { type LiveConfig, requireKafka } from '../../streams/require-kafka.ts';
 import { embeddedIn, until } from './clickhouse-store.ts';
+import { topicsWithOutcomes } from './topics-named.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -48,7 +49,6 @@ export class SinkWorld {
     const clickhouse = await connect(embeddedIn(store));
     const lease = await openEngine(store);
     const door = await Door.open(Number(new URL(lease.url).port));
-    const topic = (suffix: string) => `${name}-${suffix}`;
     const input = {
       bundle: 'none',
       telemetry: { port: 0 },
@@ -57,15 +57,7 @@ export class SinkWorld {
       kafka: {
         ...broker.connection(),
         applicationId: name,
-        topics: {
-          userActions: topic('actions'),
-          candidateRequests: topic('requests'),
-          erasures: topic('erasures'),
-          userEmbeddings: topic('embeddings'),
-          candidateScores: topic('scores'),
-          deadLetters: topic('letters'),
-          actionOutcomes: topic('outcomes'),
-        },
+        topics: topicsWithOutcomes(name),
         partitions: 2,
         sessionTimeoutMs: 6_000,
         heartbeatIntervalMs: 300,
