@@ -34,6 +34,8 @@ export interface SequenceOptions {
   readonly seenLimit?: number;
   /** @default 'every-batch' */
   readonly publish?: PublishMode;
+  /** Ask of every event in order which rank the embedding before it gave it: a row more to encode, and a scan of the catalogue. @default true */
+  readonly ranks?: boolean;
   /** An action of this kind erases its user. @default none does */
   readonly erasureAction?: string;
   /** Side features: only the earliest event of each run of equal values becomes a token, and none is ranked. @default none are */
@@ -65,7 +67,7 @@ export interface SequenceOptions {
  * @example decoded$.pipe(sequence({ tokenizer, window: { maxLength: 200, blockLength: 50 } }))
  */
 export function sequence(options: SequenceOptions): OperatorFunction<DecodedBatch, SequencedBatch> {
-  const { publish = 'every-batch' } = options;
+  const { publish = 'every-batch', ranks = true } = options;
   const window = requireWindow(options.window);
   const seenLimit = requireInteger('seenLimit', options.seenLimit ?? 4096, 1);
   const create = () => new UserSequence({ window, seenLimit });
@@ -78,7 +80,7 @@ export function sequence(options: SequenceOptions): OperatorFunction<DecodedBatc
       return decoded$.pipe(
         map((batch) =>
           batch.requests === undefined
-            ? sequenceBatch(batch, { ...options, publish, features }, storeOf(batch.source), create)
+            ? sequenceBatch(batch, { ...options, publish, ranks, features }, storeOf(batch.source), create)
             : sequenceAsked(batch, batch.requests, storeOf(batch.source), options.requests),
         ),
       );
@@ -87,6 +89,7 @@ export function sequence(options: SequenceOptions): OperatorFunction<DecodedBatc
 
 interface BatchOptions extends Pick<SequenceOptions, 'tokenizer' | 'erasureAction'> {
   readonly publish: PublishMode;
+  readonly ranks: boolean;
   readonly features: FeatureRuns | undefined;
 }
 
@@ -107,7 +110,7 @@ function sequenceAsked(
 
 function sequenceBatch(
   batch: DecodedBatch,
-  { tokenizer, publish, erasureAction, features }: BatchOptions,
+  { tokenizer, publish, ranks, erasureAction, features }: BatchOptions,
   store: SequenceStore,
   create: () => UserSequence,
 ): SequencedBatch {
@@ -164,7 +167,7 @@ function sequenceBatch(
       builders.set(userId, builder);
     }
     const second = 'tokens' in token ? token.tokens[1] : undefined;
-    const disposition = builder.add(action, { entity: token.entity, second, ranked: !isFeature });
+    const disposition = builder.add(action, { entity: token.entity, second, ranked: ranks && !isFeature });
     if (!action.derived || disposition === 'appended' || disposition === 'inserted') processed.push({ action, disposition });
   }
 

@@ -53,6 +53,8 @@ export interface PipelineParts {
   /** One for all, or each partition's own. */
   readonly store: NonNullable<SequenceOptions['store']>;
   readonly encoder: Encoder & Scorer & CandidateScorer;
+  /** Whether the rank of what users did is wanted: `OutputBatch.quality`. @default true */
+  readonly ranks?: boolean;
   readonly publisher: Publisher;
   readonly committer: Committer;
   /** Clock, ms since the epoch. */
@@ -102,6 +104,7 @@ export const toSequences = ({
   model,
   settings,
   store,
+  ranks,
   observer,
 }: Omit<PipelineParts, 'encoder' | 'publisher' | 'committer' | 'now'>): OperatorFunction<SourceBatch, SequencedBatch> => {
   const timed = stepTimer(observer);
@@ -111,7 +114,11 @@ export const toSequences = ({
   const decoded = decode({ decoder, ...(requests !== undefined && { requests }) });
   return pipe(
     timed('decode', 'batch', pipe(decoded, featuresOfContexts(settings, model.tokenizer))),
-    timed('sequence', 'batch', sequence({ ...sequencing(settings, model), publish, requests: asked, store })),
+    timed(
+      'sequence',
+      'batch',
+      sequence({ ...sequencing(settings, model), publish, requests: asked, store, ...(ranks !== undefined && { ranks }) }),
+    ),
   );
 };
 

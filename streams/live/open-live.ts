@@ -138,6 +138,8 @@ export async function openLive({
       publish: (batch: OutputBatch) =>
         inTransaction(batch) ? Promise.resolve() : outputs.send(batch.source.partition, toRecords(batch)),
     },
+    // Nothing else that an instance publishes says them.
+    ranks: actionOutcomes !== undefined,
     now: Date.now,
     ...(pipelineObserver !== undefined && { observer: pipelineObserver }),
   };
@@ -146,6 +148,7 @@ export async function openLive({
       config,
       wiring,
       onProvider: (facts) => observer.onNotice?.('what the encoder runs on', { ...facts, bundle: path }),
+      onIndex: (facts) => observer.onNotice?.('how the catalogue is listed', { ...facts, bundle: path }),
     });
   const slot = new ModelSlot<ServedModel>(serve(bundle, config.bundle), modelObserver.onServing);
   const models = new ModelChanges({

@@ -1,5 +1,6 @@
 /** A bundle made ready to serve: its encoder, and what the stream's steps and state take from it. */
-import { HstuEncoder } from '../../models/encoder.ts';
+import { join } from 'node:path';
+import { type EncoderOptions, HstuEncoder } from '../../models/encoder.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
 import { Tokenizer } from '../../models/hstu/tokenizer.ts';
 import { servesRetrieval } from '../../schemas/bundle-config.ts';
@@ -24,14 +25,17 @@ export interface ServedModel extends FlowParts {
 export interface ServeOptions {
   readonly config: Config;
   /** What the pipeline is wired to beside the model. */
-  readonly wiring: Pick<PipelineParts, 'decoder' | 'requests' | 'publisher' | 'now' | 'observer'>;
+  readonly wiring: Pick<PipelineParts, 'decoder' | 'requests' | 'ranks' | 'publisher' | 'now' | 'observer'>;
   /** What an encoder runs on, and why. */
   readonly onProvider: (facts: { readonly provider: string; readonly reason: string }) => void;
+  /** Told when lists are made by an index, or why they are not. */
+  readonly onIndex: NonNullable<EncoderOptions['onIndex']>;
 }
 
 /** @throws PipelineError `CONFIG_INVALID` where the settings ask for what the bundle does not have */
-export function serveModel(bundle: Bundle, path: string, { config, wiring, onProvider }: ServeOptions): ServedModel {
-  const encoder = new HstuEncoder(bundle, { ...encoderOptions(config), onProvider });
+export function serveModel(bundle: Bundle, path: string, { config, wiring, onProvider, onIndex }: ServeOptions): ServedModel {
+  const index = { choice: config.scores.index, folder: join(config.state.path, 'index') };
+  const encoder = new HstuEncoder(bundle, { ...encoderOptions(config), onProvider, index, onIndex });
   const parts = { ...wiring, settings: config, model: pipelineModel(bundle), encoder };
   try {
     // Wired for a trial: settings that do not fit the bundle are met here, and not when it is to flow.

@@ -326,6 +326,16 @@ describe('sequence', () => {
     });
   });
 
+  it('asks for no ranks where nobody reads them, and publishes the same', () => {
+    const events = [event('a', 'e0', 1000, 1), event('a', 'e1', 5000, 2), event('a', 'late', 3000, 9), event('a', 'e2', 6000, 3)];
+    const [first, ...rest] = events.map((each, i) => decodedBatch(i, [each]));
+    const [ranked, unranked] = [true, false].map((ranks) => run([first!, ...rest], { ranks }));
+    expect(outcomeOf(unranked!)).toEqual({ ranks: [], published: outcomeOf(ranked!).published });
+    expect(outcomeOf(ranked!).ranks).toHaveLength(2);
+    // The row before the newest is not asked for.
+    expect(shapeOf(unranked![1]!.updates[0]!)).toEqual({ segments: [[0, '1 2', 1, 5]], targets: [], publish: [[0, 2]] });
+  });
+
   it('gives no update for a user of whom nothing changed, and keeps users in order of appearance', () => {
     const [first, second] = run([
       decodedBatch(0, [event('b', 'e0', 5000), event('a', 'e1', 5000), event('b', 'e2', 6000)]),
