@@ -8,7 +8,7 @@ import { randomBundle } from '../models/hstu/random-bundle.ts';
 import { EncoderEngine } from '../models/worker/engine.ts';
 import type { EncodeRequest } from '../schemas/encoding.ts';
 import { pageDigests } from '../schemas/sequence-digest.ts';
-import { copyBandwidth, median } from './measure.ts';
+import { copyBandwidth, median, noteKvBytes } from './measure.ts';
 
 export interface EncodeFigure {
   readonly D: number;
@@ -37,22 +37,24 @@ export const ENCODE_SHAPES = [
   { D: 256, L: 4, n: 4000 },
 ] as const;
 const BATCHES = [1, 8, 32] as const;
+export const ENCODE_FIGURES = ENCODE_SHAPES.length * BATCHES.length;
 /** K/V of all users together: well beyond the last-level cache. */
 const WORKING_SET_BYTES = 192 * 1024 * 1024;
 
-export async function benchEncode(onProgress: (done: number, total: number, label: string) => void): Promise<EncodeFigure[]> {
+export async function benchEncode(onProgress: (done: number, label: string) => void): Promise<EncodeFigure[]> {
   const figures: EncodeFigure[] = [];
-  const total = ENCODE_SHAPES.length * BATCHES.length;
   for (const { D, L, n } of ENCODE_SHAPES) {
     const bundle = randomBundle({ dimension: D, layers: L, heads: D === 64 ? 2 : 4, maxSequenceLength: n });
     const userBytes = n * kvBytesPerRow(bundle.config);
     const users = Math.max(32, 32 * Math.ceil(WORKING_SET_BYTES / userBytes / 32));
-    const engine = new EncoderEngine(bundle, { kvBudgetBytes: Math.ceil(1.1 * users * userBytes) });
+    const kvBudgetBytes = Math.ceil(1.1 * users * userBytes);
+    noteKvBytes(kvBudgetBytes);
+    const engine = new EncoderEngine(bundle, { kvBudgetBytes });
     const fullUs = await timeFull(engine, bundle, n);
     const requests = Array.from({ length: users }, (_, i) => request(`user-${i}`, n, bundle.config.vocabularySize, i));
     for (let start = 0; start < users; start += 8) await engine.encode(requests.slice(start, start + 8));
     for (const B of BATCHES) {
-      onProgress(figures.length, total, `D ${D}, L ${L}, n ${n}, B ${B}`);
+      onProgress(figures.length, `D ${D}, L ${L}, n ${n}, B ${B}`);
       const incrementalUs = await timeSteps(engine, requests, B);
       const copyGBps = copyBandwidth();
       figures.push({
@@ -70,12 +72,12 @@ export async function benchEncode(onProgress: (done: number, total: number, labe
     }
     await engine.release();
   }
-  onProgress(total, total, 'done');
+  onProgress(ENCODE_FIGURES, 'done');
   return figures;
 }
 
 /** Median µs a user of a cold encode of the whole window, one user at a time and eight together: the better of the two. */
-async function timeFull(engine: EncoderEngine, bundle: Bundle, n: number): Promise<number> {
+export async function timeFull(engine: EncoderEngine, bundle: Bundle, n: number): Promise<number> {
   const best: number[] = [];
   for (const B of [1, 8]) {
     if (B * n > 8000) continue;
@@ -94,7 +96,7 @@ async function timeFull(engine: EncoderEngine, bundle: Bundle, n: number): Promi
 }
 
 /** Median µs a user of steps over all users in turn. Asking for the last two rows makes the engine compute both each time. */
-async function timeSteps(engine: EncoderEngine, requests: readonly EncodeRequest[], B: number): Promise<number> {
+export async function timeSteps(engine: EncoderEngine, requests: readonly EncodeRequest[], B: number): Promise<number> {
   const before = engine.stats;
   const times: number[] = [];
   for (let warm = 0; warm < 2; warm++) await engine.encode(requests.slice(0, B));

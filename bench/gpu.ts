@@ -14,7 +14,7 @@ import { EncoderEngine } from '../models/worker/engine.ts';
 import type { EncodeRequest } from '../schemas/encoding.ts';
 import { pageDigests } from '../schemas/sequence-digest.ts';
 import { swiftShaderEnvironment } from '../test/support/swiftshader.ts';
-import { median } from './measure.ts';
+import { median, noteKvBytes } from './measure.ts';
 
 const MIB = 2 ** 20;
 const POOLS_MIB = [1, 16, 128, 512] as const;
@@ -91,6 +91,7 @@ const hasGpu = (): boolean => chooseProvider('auto').provider === 'webgpu';
 async function poolFigures(): Promise<PoolFigure[]> {
   const bundle = randomBundle({ dimension: 32, layers: 2, heads: 2, maxSequenceLength: 128 });
   const requests = requestsOf(bundle, B, 96);
+  noteKvBytes(Math.max(...POOLS_MIB) * MIB);
   const engines = POOLS_MIB.map((poolMiB) => new GpuEngine(bundle, { kvBudgetBytes: poolMiB * MIB, hostBudgetBytes: 0 }));
   for (const engine of engines) for (let warm = 0; warm < 4; warm++) await engine.encode(requests);
   const before = engines.map(({ stats }) => stats);
@@ -116,6 +117,7 @@ async function shapeFigure({ D, L, n }: (typeof SHAPES)[number], users: number):
   const bundle = randomBundle({ dimension: D, layers: L, heads: D === 64 ? 2 : 4, maxSequenceLength: n });
   const kvBudgetBytes = Math.ceil(1.2 * (users + 1) * n * kvBytesPerRow(bundle.config));
   const requests = requestsOf(bundle, users, n);
+  noteKvBytes(2 * kvBudgetBytes);
   const gpu = new GpuEngine(bundle, { kvBudgetBytes });
   const cpu = new EncoderEngine(bundle, { kvBudgetBytes: 2 * kvBudgetBytes });
   await cpu.encode(requests);

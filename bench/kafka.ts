@@ -6,7 +6,6 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Kafka } from 'kafkajs';
-import { lastValueFrom, merge } from 'rxjs';
 import { ActionProducer, partitionOf } from '../infra/kafka/action-producer.ts';
 import { startKafka } from '../infra/kafka/broker/start-kafka.ts';
 import { kafkaClient } from '../infra/kafka/kafka-client.ts';
@@ -14,20 +13,16 @@ import { PartitionFetcher } from '../infra/kafka/partition-fetcher.ts';
 import { createTopics } from '../infra/kafka/topics.ts';
 import { HstuEncoder } from '../models/encoder.ts';
 import { type Bundle, loadBundle } from '../models/hstu/bundle.ts';
-import { InMemorySequenceStore } from '../operators/index.ts';
-import type { SourceRecord, UserAction } from '../schemas/action.ts';
+import type { UserAction } from '../schemas/action.ts';
 import { AvroCodec } from '../schemas/avro/avro-codec.ts';
-import { createRecordDecoder } from '../schemas/avro/record-decoder.ts';
 import { Fault } from '../schemas/record-fields.ts';
-import { batchSource } from '../streams/batch-source.ts';
 import { openLive } from '../streams/live/open-live.ts';
 import { loadConfig } from '../streams/load-config.ts';
-import { pipeline } from '../streams/pipeline.ts';
-import { pipelineModel } from '../streams/pipeline-model.ts';
 import { encoderOptions } from '../streams/replay.ts';
 import { type LiveConfig, requireKafka } from '../streams/require-kafka.ts';
 import { movielens } from '../test/support/promises/movielens.ts';
-import { median } from './measure.ts';
+import { fromMemory, recordsOf } from './from-memory.ts';
+import { median, noteKvBytes } from './measure.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const PARTITIONS = 4;
@@ -102,7 +97,7 @@ export async function benchKafka(onProgress: (done: number, label: string) => vo
     const bare: number[] = [];
     for (let round = 0; round < ROUNDS; round++) {
       progress('from memory');
-      rates.memory.push(await fromMemory(bundle, base, actions));
+      rates.memory.push(await rateFromMemory(bundle, base, actions));
       for (const delivery of ['exactly-once', 'at-least-once'] as const) {
         progress(delivery);
         rates[delivery].push(await throughput(bundle, configOf(`${topic}-${delivery}-${round}`, delivery), actions.length));
@@ -132,51 +127,22 @@ export async function benchKafka(onProgress: (done: number, label: string) => vo
 /** How often `benchKafka` reports. */
 export const KAFKA_FIGURES = 2 + 4 * ROUNDS + 2;
 
-/** The same bytes, decoder, operators, encoder and batch sizes; no broker, no commit. */
-async function fromMemory(
+async function rateFromMemory(
   bundle: Bundle,
   config: Awaited<ReturnType<typeof loadConfig>>,
   actions: readonly UserAction[],
 ): Promise<number> {
-  const codec = new AvroCodec();
-  const topic = config.kafka!.topics.userActions;
-  const partitions = Array.from({ length: PARTITIONS }, (): SourceRecord[] => []);
-  const known = new Map<string, number>();
-  for (const action of actions) {
-    const partition = known.get(action.userId) ?? partitionOf(action.userId, PARTITIONS);
-    known.set(action.userId, partition);
-    const records = partitions[partition]!;
-    records.push({
-      position: { topic, partition, offset: records.length },
-      value: codec.encode('UserAction', action),
-      key: Buffer.from(action.userId),
-      timestampMs: Date.now(),
-    });
+  const records = recordsOf(actions, config.kafka!.topics.userActions, PARTITIONS);
+  const options = encoderOptions(config);
+  noteKvBytes(options.kvBudgetBytes);
+  const encoder = new HstuEncoder(bundle, options);
+  try {
+    const began = performance.now();
+    await fromMemory({ bundle, config, records, encoder });
+    return (1e3 * actions.length) / (performance.now() - began);
+  } finally {
+    await encoder.close();
   }
-  const encoder = new HstuEncoder(bundle, encoderOptions(config));
-  const { batchEvents, maxInFlightBatches } = config.kafka!;
-  const stores = partitions.map(() => new InMemorySequenceStore());
-  const began = performance.now();
-  const batches$ = partitions.map((records, partition) =>
-    batchSource({ topic, partition, from: 0, records, batchEvents, maxInFlightBatches, now: Date.now }),
-  );
-  await lastValueFrom(
-    merge(...batches$).pipe(
-      pipeline({
-        settings: config,
-        model: pipelineModel(bundle),
-        decoder: createRecordDecoder({ ...config.kafka!, ...config.time }),
-        store: ({ partition }) => stores[partition]!,
-        encoder,
-        publisher: { publish: () => Promise.resolve() },
-        committer: { commit: () => Promise.resolve() },
-        now: Date.now,
-      }),
-    ),
-  );
-  const seconds = (performance.now() - began) / 1000;
-  await encoder.close();
-  return actions.length / seconds;
 }
 
 /** From the start of the flow, the group joined, to the last event's commit. */

@@ -1,43 +1,34 @@
-/** `npm run bench -- NAME [--json] [--users N] [--minutes N]`: figures of this machine, this commit. */
+/** `npm run bench [-- NAME]`: figures of this machine, this commit; without a name, of all suites. */
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { dirname, relative } from 'node:path';
 import { parseArgs } from 'node:util';
 
 import { startProgress } from '../infra/console/progress.ts';
-import { table } from '../infra/console/table.ts';
-import { benchAnalytics } from './analytics.ts';
-import { benchCache, CACHE_FIGURES } from './cache.ts';
-import { benchEncode } from './encode.ts';
-import { benchGpu, GPU_FIGURES, measuredElsewhere } from './gpu.ts';
-import { benchKafka, KAFKA_FIGURES } from './kafka.ts';
-import { commit, machine } from './measure.ts';
-import { benchPeers, PEERS_FIGURES } from './peers.ts';
-import { benchReplay, REPLAY_FIGURES } from './replay.ts';
-import { benchRestore, RESTORE_FIGURES } from './restore.ts';
-import { benchScale, SCALE_FIGURES } from './scale.ts';
-import { benchScore, SCORE_FIGURES } from './score.ts';
-import { benchSoak } from './soak.ts';
-import { benchWorkers, WORKERS_FIGURES } from './workers.ts';
+import { heading, table } from '../infra/console/table.ts';
+import { type Baseline, type Comparison, compare, isBad, ratiosByName } from './compare.ts';
+import { besideFloors } from './floors-table.ts';
+import { drawPictures } from './pictures.ts';
+import { drawProfile } from './profile.ts';
+import { type Figures, LATEST, PUBLISHED, type Report, readReport } from './report.ts';
+import { handOver, runSuites } from './run-suites.ts';
+import { type Suite, suites } from './suites.ts';
 
-/** By name: prints its figures. */
-const benchmarks: Readonly<Record<string, (asJson: boolean) => Promise<void>>> = {
-  encode,
-  cache,
-  score,
-  kafka,
-  restore,
-  replay,
-  analytics,
-  gpu,
-  workers,
-  peers,
-  scale,
-  soak,
-};
+/** Not among all: half an hour, and no figures but those of time. */
+const ALONE = ['soak'];
+/** Of `scale` among all, where a million take five minutes. */
+const USERS_AMONG_ALL = 100_000;
+const USERS_ALONE = 1_000_000;
 
 const { values: options, positionals } = readArguments();
-const [name = 'encode'] = positionals;
-const benchmark = Object.hasOwn(benchmarks, name) ? benchmarks[name] : undefined;
-if (benchmark === undefined) usage();
-await benchmark(options.json);
+const [name = 'all', ...more] = positionals;
+if (more.length > 0) usage();
+const suite = Object.hasOwn(suites, name) ? suites[name] : undefined;
+if (suite !== undefined) await one(suite);
+else if (name === 'all') await all();
+else if (name === 'compare') await compareWithBaseline();
+else if (name === 'profile') await drawProfile(options.publish ? PUBLISHED : dirname(LATEST));
+else if (name === 'pictures') await publish(await readReport(options.report ?? LATEST));
+else usage();
 
 function readArguments() {
   try {
@@ -46,173 +37,144 @@ function readArguments() {
       options: {
         json: { type: 'boolean', default: false },
         /** Of `scale`. */
-        users: { type: 'string', default: '1000000' },
+        users: { type: 'string' },
         /** Of `soak`. */
         minutes: { type: 'string', default: '30' },
+        /** Of `all` and `compare`: these suites only, by commas. */
+        only: { type: 'string' },
+        /** Of `all` and `profile`: into docs/bench. */
+        publish: { type: 'boolean', default: false },
+        /** Of `compare`. */
+        baseline: { type: 'string', default: `${PUBLISHED}/baseline.json` },
+        /** Of `compare` and `pictures`: figures of this file rather than of a new run. */
+        report: { type: 'string' },
+        /** Of `compare`: what was measured becomes the baseline. */
+        accept: { type: 'boolean', default: false },
       },
     });
-  } catch {
-    return usage();
+  } catch (error) {
+    return usage((error as Error).message);
   }
 }
 
-function usage(): never {
-  const names = Object.keys(benchmarks).join('|');
-  process.stderr.write(`usage: npm run bench -- ${names} [--json] [scale: --users N] [soak: --minutes N]\n`);
+function usage(problem?: string): never {
+  if (problem !== undefined) process.stderr.write(`${problem}\n`);
+  process.stderr.write(`usage: npm run bench [-- all] [--only NAME,NAME] [--users N] [--json] [--publish]
+       npm run bench -- ${Object.keys(suites).join('|')} [--json] [scale: --users N] [soak: --minutes N]
+       npm run bench -- profile [--publish]
+       npm run bench -- pictures [--report FILE]
+       npm run bench:compare [-- --only NAME,NAME] [--report FILE] [--baseline FILE] [--accept]
+`);
   process.exit(2);
 }
 
-async function encode(asJson: boolean): Promise<void> {
-  const progress = startProgress('encode', 12);
-  const figures = await benchEncode((done, _total, label) => progress.update(done, label));
+async function one(of: Suite): Promise<void> {
+  if (of.elsewhere?.() === true) return;
+  const suiteOptions = { users: positive('users', options.users ?? USERS_ALONE), minutes: positive('minutes', options.minutes) };
+  const progress = startProgress(name, of.total(suiteOptions));
+  const ran = await of.run((done, label) => progress.update(done, label), suiteOptions);
   progress.stop();
-  if (asJson) console.log(JSON.stringify({ machine: machine(), commit: commit(), encode: figures }));
-  else console.log(table(figures.map((figure) => ({ ...figure }))));
+  if (!handOver(ran)) console.log(options.json ? JSON.stringify(ran.json) : ran.text);
+  if (ran.problems !== undefined && ran.problems.length > 0) process.exitCode = 1;
 }
 
-async function cache(asJson: boolean): Promise<void> {
-  const progress = startProgress('cache', CACHE_FIGURES);
-  const figures = await benchCache((done, label) => progress.update(done, label));
-  progress.stop();
-  if (asJson) console.log(JSON.stringify({ commit: commit(), cache: figures }));
-  else console.log(table(figures.map((figure) => ({ ...figure }))));
-}
-
-async function score(asJson: boolean): Promise<void> {
-  const progress = startProgress('score', SCORE_FIGURES);
-  const figures = await benchScore((done, label) => progress.update(done, label));
-  progress.stop();
-  if (asJson) console.log(JSON.stringify({ score: figures.map(({ coldUs: _, ...figure }) => figure) }));
+async function all(): Promise<void> {
+  const names = chosen(Object.keys(suites).filter((of) => !ALONE.includes(of)));
+  const report = await run(names);
+  await write(LATEST, report);
+  if (options.json) console.log(JSON.stringify(report));
   else {
-    console.log(table(figures.map((figure) => ({ ...figure, 'coldUs / cachedUs': figure.coldUs / figure.cachedUs }))));
-    console.log(
-      'fullUs: each micro-batch re-encodes the history. coldUs: the request encodes it once and leaves it in the cache.',
-    );
+    console.log(`${heading('Beside what bounds it')}\n${table(besideFloors(report.figures).map((row) => ({ ...row })))}`);
+    console.log(`${heading('Memory')}\n${table(memoryRows(report))}`);
+    console.log(`\nreport: ${relative('.', LATEST)}`);
   }
+  for (const [failed, why] of Object.entries(report.failed)) process.stderr.write(`${failed}: ${why}\n`);
+  if (Object.keys(report.failed).length > 0) process.exitCode = 1;
+  if (!options.publish) return;
+  if (options.only !== undefined) usage('--publish: of all suites, not of --only some');
+  await publish(report);
+  await drawProfile(PUBLISHED);
 }
 
-async function kafka(asJson: boolean): Promise<void> {
-  const progress = startProgress('kafka', KAFKA_FIGURES);
-  const figures = await benchKafka((done, label) => progress.update(done, label));
-  progress.stop();
-  if (asJson) {
-    console.log(JSON.stringify({ kafka: figures }));
+async function run(names: readonly string[]): Promise<Report> {
+  const users = positive('users', options.users ?? USERS_AMONG_ALL);
+  return runSuites(names, ['--users', `${users}`], (text) => (options.json ? process.stderr : process.stdout).write(`${text}\n`));
+}
+
+async function publish(report: Report): Promise<void> {
+  await write(`${PUBLISHED}/report.json`, report);
+  for (const file of await drawPictures(report, PUBLISHED)) process.stderr.write(`${relative('.', file)}\n`);
+}
+
+async function compareWithBaseline(): Promise<void> {
+  const report = options.report === undefined ? undefined : await readReport(options.report);
+  const names = chosen(report === undefined ? ['encode'] : Object.keys(report.figures));
+  const now = report ?? (await run(names));
+  for (const [failed, why] of Object.entries(now.failed)) process.stderr.write(`${failed}: ${why}\n`);
+  if (Object.keys(now.failed).length > 0) process.exitCode = 1;
+  const figures = Object.fromEntries(Object.entries(now.figures).filter(([of]) => names.includes(of))) as Figures;
+  if (options.accept) {
+    await accept(now, figures);
     return;
   }
-  const { memory, bareConsumer, ...deliveries } = figures;
-  console.log(
-    table([
-      ...Object.entries(deliveries).map(([way, { eventsPerSecond, p50Ms, p99Ms }]) => ({
-        way,
-        eventsPerSecond,
-        'of memory': eventsPerSecond / memory.eventsPerSecond,
-        p50Ms,
-        p99Ms,
-      })),
-      { way: 'memory', ...memory, 'of memory': 1, p50Ms: '', p99Ms: '' },
-      {
-        way: 'bareConsumer',
-        ...bareConsumer,
-        'of memory': bareConsumer.eventsPerSecond / memory.eventsPerSecond,
-        p50Ms: '',
-        p99Ms: '',
-      },
-    ]),
-  );
-}
-
-async function restore(asJson: boolean): Promise<void> {
-  const progress = startProgress('restore', RESTORE_FIGURES);
-  const figures = await benchRestore((done, label) => progress.update(done, label));
-  progress.stop();
-  if (asJson) console.log(JSON.stringify({ restore: figures }));
-  else console.log(table([{ ...figures }]));
-}
-
-async function analytics(asJson: boolean): Promise<void> {
-  const progress = startProgress('analytics', 24);
-  let done = 0;
-  const figures = await benchAnalytics((label) => progress.update(done++, label));
-  progress.stop();
-  if (asJson) console.log(JSON.stringify({ machine: machine(), commit: commit(), analytics: figures }));
-  else console.log(table(figures.map((figure) => ({ ...figure }))));
-}
-
-async function replay(asJson: boolean): Promise<void> {
-  const progress = startProgress('replay', REPLAY_FIGURES);
-  const figures = await benchReplay((done, label) => progress.update(done, label));
-  progress.stop();
-  if (asJson) console.log(JSON.stringify({ replay: figures.map(({ peaks: _, ...figure }) => figure) }));
-  else
-    console.log(
-      table(
-        figures.map(({ peaks, peakRssBytes: _, ...figure }) => ({
-          ...figure,
-          ...Object.fromEntries(peaks.map(({ events, peakRssBytes }) => [`peak MiB, ${events} events`, peakRssBytes / 2 ** 20])),
-        })),
-      ),
-    );
-}
-
-async function gpu(asJson: boolean): Promise<void> {
-  if (measuredElsewhere()) return;
-  const progress = startProgress('gpu', GPU_FIGURES);
-  const figures = await benchGpu((done, label) => progress.update(done, label));
-  progress.stop();
-  if (asJson) console.log(JSON.stringify({ machine: machine(), commit: commit(), gpu: figures }));
-  else {
-    console.log(`device: ${figures.device}`);
-    console.log(table(figures.pools.map((figure) => ({ ...figure }))));
-    console.log(table(figures.shapes.map((figure) => ({ ...figure }))));
+  const baseline = JSON.parse(await readFile(options.baseline, 'utf8')) as Baseline;
+  let compared = compare(baseline, figures);
+  const worse = names.filter((of) => compared.some((row) => row.verdict === 'REGRESSION' && row.figure.startsWith(`${of}:`)));
+  if (report === undefined && worse.length > 0) {
+    process.stderr.write(`worse than the baseline, so once more: ${worse.join(', ')}\n`);
+    compared = compare(baseline, figures, (await run(worse)).figures);
   }
-}
-
-async function workers(asJson: boolean): Promise<void> {
-  const progress = startProgress('workers', WORKERS_FIGURES);
-  const figures = await benchWorkers((done, label) => progress.update(done, label));
-  progress.stop();
-  if (asJson) console.log(JSON.stringify({ machine: machine(), commit: commit(), workers: figures }));
-  else console.log(table(figures.map((figure) => ({ ...figure }))));
-}
-
-async function peers(asJson: boolean): Promise<void> {
-  const progress = startProgress('peers', PEERS_FIGURES);
-  const figures = await benchPeers((done, label) => progress.update(done, label));
-  progress.stop();
-  if (asJson) console.log(JSON.stringify({ machine: machine(), commit: commit(), peers: figures }));
-  else console.log(table(figures.map((figure) => ({ ...figure }))));
-}
-
-async function scale(asJson: boolean): Promise<void> {
-  const progress = startProgress('scale', SCALE_FIGURES);
-  const users = positive('users', options.users);
-  const { loads, ...figures } = await benchScale({ users, warmSeconds: 60, seconds: 30 }, (done, label) =>
-    progress.update(done, label),
+  console.log(options.json ? JSON.stringify(compared) : table(compared.map(shown)));
+  const bad = compared.filter(isBad);
+  process.stderr.write(
+    `${bad.length} of ${compared.length} figures are worse than allowed; baseline of ${baseline.commit}, ${baseline.date}\n`,
   );
-  progress.stop();
-  if (asJson) console.log(JSON.stringify({ machine: machine(), commit: commit(), scale: { ...figures, loads } }));
-  else {
-    console.log(table([figures]));
-    console.log(table(loads.map((load) => ({ ...load }))));
-  }
+  if (bad.length > 0) process.exitCode = 1;
 }
 
-async function soak(asJson: boolean): Promise<void> {
-  const minutes = positive('minutes', options.minutes);
-  const progress = startProgress('soak', minutes);
-  const figures = await benchSoak(minutes, (done, label) => progress.update(done, label));
-  progress.stop();
-  console.log(
-    asJson ? JSON.stringify({ machine: machine(), commit: commit(), soak: figures }) : JSON.stringify(figures, null, 2),
+/** The ratios of these suites take the place of the baseline's; those of other suites stay. */
+async function accept({ date, machine, commit }: Report, figures: Figures): Promise<void> {
+  const before = await readFile(options.baseline, 'utf8').then(
+    (text) => (JSON.parse(text) as Baseline).ratios,
+    () => ({}),
   );
-  if (figures.problems.length > 0) process.exitCode = 1;
+  const baseline: Baseline = { date, machine, commit, ratios: { ...before, ...ratiosByName(figures) } };
+  await write(options.baseline, baseline);
 }
 
-function positive(option: string, text: string): number {
-  const value = Number(text);
-  if (!(value > 0)) {
-    process.stderr.write(`--${option} ${text}: must be a number above 0\n`);
-    process.exit(2);
-  }
+const percent = (share: number | null): string => (share === null ? '' : `${share > 0 ? '+' : ''}${(100 * share).toFixed(1)} %`);
+const shown = ({ change, threshold, ...row }: Comparison) => ({
+  figure: row.figure,
+  baseline: row.baseline,
+  now: row.now,
+  change: percent(change),
+  threshold: percent(threshold),
+  verdict: row.verdict,
+});
+
+const memoryRows = ({ usage: used }: Report) =>
+  Object.entries(used).map(([of, { peakRssBytes, kvBytes }]) => ({
+    suite: of,
+    'peak RSS, MiB': Math.round(peakRssBytes / 2 ** 20),
+    'KV caches, MiB': Math.round(kvBytes / 2 ** 20),
+  }));
+
+/** The suites of `--only`, or these. */
+function chosen(otherwise: readonly string[]): readonly string[] {
+  if (options.only === undefined) return otherwise;
+  const names = options.only.split(',');
+  const unknown = names.filter((of) => !Object.hasOwn(suites, of));
+  if (unknown.length > 0) usage(`--only ${unknown.join()}: no such suite`);
+  return names;
+}
+
+async function write(file: string, content: object): Promise<void> {
+  await mkdir(dirname(file), { recursive: true });
+  await writeFile(file, `${JSON.stringify(content, null, 2)}\n`);
+}
+
+function positive(option: string, given: string | number): number {
+  const value = Number(given);
+  if (!(value > 0)) usage(`--${option} ${given}: must be a number above 0`);
   return value;
 }

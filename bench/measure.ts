@@ -1,4 +1,4 @@
-/** Figures every benchmark needs: medians, and the machine's own limits. */
+/** Figures every benchmark needs: medians, the machine and the commit, and what memory a suite took. */
 import { execFileSync } from 'node:child_process';
 import { cpus, totalmem } from 'node:os';
 
@@ -37,3 +37,21 @@ export function commit(): string {
     return 'unknown';
   }
 }
+
+/** What memory a suite took. */
+export interface Usage {
+  /** Highest resident size of the suite's process; those it starts (brokers, peers, instances) not counted. */
+  readonly peakRssBytes: number;
+  /** Largest KV cache that it opened, bytes; 0: none. */
+  readonly kvBytes: number;
+}
+
+let kvBytes = 0;
+
+/** For the report: KV caches of so many bytes are open at once. */
+export function noteKvBytes(bytes: number): void {
+  kvBytes = Math.max(kvBytes, bytes);
+}
+
+/** Of this process until now. */
+export const usage = (): Usage => ({ peakRssBytes: 1024 * process.resourceUsage().maxRSS, kvBytes });

@@ -22,7 +22,7 @@ import { pipelineModel } from '../streams/pipeline-model.ts';
 import { bulkFlow, unscored } from '../streams/replay/bulk-flow.ts';
 import { historySource } from '../streams/replay/history-source.ts';
 import { userBatches } from '../streams/replay/user-batches.ts';
-import { median } from './measure.ts';
+import { median, noteKvBytes } from './measure.ts';
 
 export interface ReplayFigure {
   readonly L: number;
@@ -149,7 +149,9 @@ async function bulkRate(bundle: Bundle, actions: Iterable<PositionedAction>, eve
 
 /** Live's own steps without scoring: decode → sequence → micro-batch → encode → assemble → commit. */
 async function stepRate(bundle: Bundle, actions: readonly PositionedAction[]): Promise<number> {
-  const encoder = new HstuEncoder(bundle, { kvBudgetBytes: 512 * 1024 * 1024 });
+  const kvBudgetBytes = 512 * 1024 * 1024;
+  noteKvBytes(kvBudgetBytes);
+  const encoder = new HstuEncoder(bundle, { kvBudgetBytes });
   await encoder.stats();
   const { maxBatchUsers, maxDelayMs, maxInFlight } = settings.encoder;
   const tokenizer = new Tokenizer(bundle);

@@ -24,6 +24,7 @@ import {
   sleep,
   userOf,
 } from './deployment.ts';
+import { noteKvBytes } from './measure.ts';
 
 const KV_BUDGET_BYTES = 2_000_000_000;
 /** 1: the k-th most active user has a share of 1/k; 0.8: what `plan` assumes when it is not told. */
@@ -80,6 +81,7 @@ export async function benchScale(
   onProgress: (done: number, label: string) => void,
 ): Promise<ScaleFigures> {
   onProgress(0, 'broker');
+  noteKvBytes(KV_BUDGET_BYTES);
   const deployment = await deploy('scale', { encoder: { kvBudgetBytes: KV_BUDGET_BYTES } });
   try {
     onProgress(1, 'filling the changelog');

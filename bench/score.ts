@@ -7,7 +7,7 @@ import { randomBundle } from '../models/hstu/random-bundle.ts';
 import { EncoderEngine } from '../models/worker/engine.ts';
 import type { CandidateRequest } from '../schemas/encoding.ts';
 import { pageDigests } from '../schemas/sequence-digest.ts';
-import { median } from './measure.ts';
+import { median, noteKvBytes } from './measure.ts';
 
 export interface ScoreFigure {
   /** Events of the history. */
@@ -39,7 +39,9 @@ export async function benchScore(onProgress: (done: number, label: string) => vo
   const figures: ScoreFigureWithCold[] = [];
   for (const n of HISTORIES) {
     const bundle = rankingBundle(n);
-    const engine = new EncoderEngine(bundle, { kvBudgetBytes: 2 * USERS * n * kvBytesPerRow(bundle.config) });
+    const kvBudgetBytes = 2 * USERS * n * kvBytesPerRow(bundle.config);
+    noteKvBytes(kvBudgetBytes);
+    const engine = new EncoderEngine(bundle, { kvBudgetBytes });
     for (const candidates of CANDIDATES) {
       onProgress(figures.length, `${n} events, ${candidates} candidates`);
       figures.push(await measure(engine, bundle, n, candidates));
@@ -75,7 +77,7 @@ async function time(work: () => Promise<unknown>): Promise<number> {
   return 1e3 * (performance.now() - start);
 }
 
-const rankingBundle = (n: number): Bundle =>
+export const rankingBundle = (n: number): Bundle =>
   randomBundle({
     dimension: D,
     layers: 4,

@@ -8,7 +8,7 @@ import { kvBytesPerRow } from '../models/hstu/bundle.ts';
 import { randomBundle } from '../models/hstu/random-bundle.ts';
 import type { EncodeRequest } from '../schemas/encoding.ts';
 import { ENCODE_SHAPES, request } from './encode.ts';
-import { median } from './measure.ts';
+import { median, noteKvBytes } from './measure.ts';
 
 export interface WorkersFigure {
   readonly D: number;
@@ -36,6 +36,7 @@ export async function benchWorkers(onProgress: (done: number, label: string) => 
     const bundle = randomBundle({ dimension: D, layers: L, heads: D === 64 ? 2 : 4, maxSequenceLength: n });
     const requests = Array.from({ length: USERS }, (_, i) => request(`user-${i}`, n, bundle.config.vocabularySize, i));
     const kvBudgetBytes = Math.ceil(1.5 * USERS * n * kvBytesPerRow(bundle.config));
+    noteKvBytes(2 * kvBudgetBytes);
     const encoders = [1, 2].map((workers) => new HstuEncoder(bundle, { workers, kvBudgetBytes }));
     for (const encoder of encoders)
       for (let start = 0; start < USERS; start += 8) await encoder.encode(requests.slice(start, start + 8));

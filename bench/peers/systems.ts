@@ -10,11 +10,13 @@ import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import { Fault } from '../../schemas/record-fields.ts';
 import { LiveWorld, type LiveWorldOptions } from '../../test/support/live-world.ts';
 import { topicsNamed } from '../../test/support/topics-named.ts';
+import { noteKvBytes } from '../measure.ts';
 import { fullEncodeGraph } from './full-encode-graph.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const JVM = join(ROOT, 'bench/peers/jvm');
 const PYTHON = join(ROOT, 'bench/peers/python');
+const KV_BUDGET_BYTES = 2 ** 30;
 
 /** An action and its embedding, as a system published it. */
 export interface Published {
@@ -55,6 +57,7 @@ export type System = (setting: Setting) => Promise<Running>;
 export const ours =
   (delivery: 'exactly-once' | 'at-least-once'): System =>
   async ({ broker, name, input, bundle, bundlePath, partitions }) => {
+    noteKvBytes(KV_BUDGET_BYTES);
     const topics = { ...topicsNamed(name), userActions: input };
     const world = await LiveWorld.create({
       broker,
@@ -63,7 +66,9 @@ export const ours =
       bundlePath,
       settings: {
         publish: 'every-event',
-        encoder: { kvBudgetBytes: 2 ** 30, workers: 1 },
+        // As the peers: an embedding for every action, and nothing else.
+        scores: { topK: 0 },
+        encoder: { kvBudgetBytes: KV_BUDGET_BYTES, workers: 1 },
         kafka: { delivery, topics, partitions, sessionTimeoutMs: 30_000, heartbeatIntervalMs: 3_000 },
       },
     });
