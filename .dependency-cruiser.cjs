@@ -22,6 +22,7 @@ module.exports = {
     sibling('schemas', ['operators', 'models', 'infra', 'streams']),
     vendor('rxjs', ['rxjs'], ['operators', 'streams']),
     vendor('onnx', ['onnxruntime-node', 'onnxruntime-common', 'onnx-proto'], ['models']),
+    vendor('index', ['usearch'], ['models']),
     vendor('clickhouse', ['chdb', '@clickhouse'], ['infra']),
     vendor('console', ['cli-progress', 'cli-table3', 'csv-parse'], ['infra']),
     vendor('kafka', ['kafkajs', 'kafkajs-snappy', 'lz4-napi', '@bokuweb'], ['infra']),

@@ -6,14 +6,16 @@ import type {
   EncodeRequest,
   EncodeResult,
   EncoderStats,
+  ListIndexStats,
   ScoreRequest,
   ScoreResult,
 } from '../schemas/encoding.ts';
-import { PipelineError } from '../schemas/errors.ts';
+import { messageOf, PipelineError } from '../schemas/errors.ts';
 import type { CatalogueOverlay } from './catalogue/overlay.ts';
 import { chooseProvider, type ProviderChoice, type ProviderReport } from './gpu/choose-provider.ts';
 import { GpuClaim } from './gpu/gpu-claim.ts';
 import type { Bundle } from './hstu/bundle.ts';
+import { type IndexReport, ListIndex, type ListIndexOptions } from './worker/index/list-index.ts';
 import type { Calls } from './worker/protocol.ts';
 import { spawnEncoderWorker } from './worker/spawn.ts';
 import { WorkerHandle } from './worker/worker-handle.ts';
@@ -35,6 +37,10 @@ export interface EncoderOptions {
   readonly hostBudgetBytes?: number;
   /** Told what it runs on and why, at the start and when that changes. */
   readonly onProvider?: (report: ProviderReport) => void;
+  /** By which lists of a large vocabulary are made, once it is there. @default lists are exact */
+  readonly index?: ListIndexOptions;
+  /** Told when the index is in use, or why it is not. */
+  readonly onIndex?: (report: IndexReport) => void;
 }
 
 /**
@@ -47,9 +53,12 @@ export class HstuEncoder {
   #provider: ProviderReport;
   #bundle: Bundle;
   #nextScorer = 0;
+  readonly #index: ListIndex | undefined;
+  /** Of the index that is in use. */
+  #indexFile: string | undefined;
 
   constructor(bundle: Bundle, { workers = 1, kvBudgetBytes = 256 * 1024 * 1024, onProvider, ...given }: EncoderOptions = {}) {
-    const { provider: choice = 'cpu', ...more } = given;
+    const { provider: choice = 'cpu', index, onIndex, ...more } = given;
     this.#bundle = bundle;
     this.#provider = chooseProvider(choice);
     if (this.#provider.provider === 'webgpu' && !this.#claim.take())
@@ -65,10 +74,14 @@ export class HstuEncoder {
       // A second thread on the GPU would end the process, and the first one's death may have left it there.
       if (provider === 'webgpu' && !this.#claim.use())
         report({ provider: 'cpu', reason: 'the thread that owned the GPU died; its caches are gone' });
-      return spawnEncoderWorker({ bundle: this.#bundle, options, provider: this.#provider.provider });
+      return spawnEncoderWorker({ bundle: this.#bundle, options, provider: this.#provider.provider, index: this.#indexFile });
     };
     this.#workers = Array.from({ length: threads }, (_, i) => new WorkerHandle(`encoder worker ${i}`, spawn, report));
     onProvider?.(this.#provider);
+    this.#index = index && ListIndex.of(bundle, index);
+    void this.#index?.make().then(async (report) => {
+      if (report !== undefined) onIndex?.(await this.#useIndex(report));
+    });
   }
 
   /** What it runs on now, and why. */
@@ -122,6 +135,15 @@ export class HstuEncoder {
     for (const one of told) if (one.status === 'rejected' && !isCrash(one.reason)) throw one.reason;
   }
 
+  async #useIndex(report: IndexReport): Promise<IndexReport> {
+    if ('failed' in report) return report;
+    this.#indexFile = this.#index!.file;
+    const told = await Promise.allSettled(this.#workers.map((worker) => worker.call('useIndex', this.#indexFile!)));
+    // A thread that died is followed by one that is started with it.
+    const failed = told.find((one) => one.status === 'rejected' && !isCrash(one.reason));
+    return failed === undefined ? report : { failed: messageOf((failed as PromiseRejectedResult).reason) };
+  }
+
   /** Drops a user's cached rows. Returns whether there were any. */
   forget(userId: string): Promise<boolean> {
     return this.#workers[shardOf(userId, this.#workers.length)]!.call('forget', userId);
@@ -156,6 +178,7 @@ export class HstuEncoder {
       users: sum((stats) => stats.users),
       kvBytesUsed: sum((stats) => stats.kvBytesUsed),
       kvBytesBudget: sum((stats) => stats.kvBytesBudget),
+      ...indexStatsOf(all.flatMap(({ index }) => index ?? [])),
     };
   }
 
@@ -184,7 +207,7 @@ export class HstuEncoder {
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.#workers.map((worker) => worker.close()));
+    await Promise.all([...this.#workers.map((worker) => worker.close()), this.#index?.close()]);
     this.#claim.release();
   }
 
@@ -195,6 +218,16 @@ export class HstuEncoder {
 }
 
 const isCrash = (reason: unknown): boolean => reason instanceof PipelineError && reason.code === 'WORKER_CRASHED';
+
+/** Of all threads together, which have one index between them. */
+function indexStatsOf(all: readonly ListIndexStats[]): Pick<EncoderStats, 'index'> {
+  if (all.length === 0) return {};
+  const sum = (pick: (stats: ListIndexStats) => number) => all.reduce((total, stats) => total + pick(stats), 0);
+  const [lists, fellBack] = [sum((stats) => stats.lists), sum((stats) => stats.fellBack)];
+  return {
+    index: { rows: all[0]!.rows, lists, fellBack, wanted: sum(({ wanted }) => wanted), found: sum(({ found }) => found) },
+  };
+}
 
 type ByUser = 'encode' | 'encodeInBulk' | 'scoreCandidates';
 

@@ -222,6 +222,11 @@ export const configSchema = z.strictObject({
        * the reason. A bundle without shared rows leaves them out. @default 'hash'
        */
       unknownCandidates: z.enum(['hash', 'leave-out']).optional(),
+      /**
+       * How `run` lists the best of the catalogue. `exact`: all of it is scanned. `hnsw`: by an index, which misses a few of the best;
+       * scores, ranks and embeddings stay exact. `auto`: by an index above 100,000 entities. Replays always scan.
+       */
+      index: z.enum(['exact', 'auto', 'hnsw']).default('auto'),
     })
     .prefault({}),
   encoder: z

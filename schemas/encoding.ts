@@ -103,6 +103,19 @@ export interface CandidateResult {
   readonly outcome: CacheOutcome;
 }
 
+/** What lists by the index of a large catalogue came to, since that index is in use. */
+export interface ListIndexStats {
+  /** Rows that it holds. */
+  readonly rows: number;
+  /** Lists that it gave. */
+  readonly lists: number;
+  /** Lists that it had too few rows for, so that the exact scan gave them. */
+  readonly fellBack: number;
+  /** Of the lists that were also made by the exact scan: entities of those, and how many of them the index had found. */
+  readonly wanted: number;
+  readonly found: number;
+}
+
 /** Counters of the encoder since its start, summed over its workers, and its memory now. */
 export interface EncoderStats {
   readonly workers: number;
@@ -115,4 +128,6 @@ export interface EncoderStats {
   readonly users: number;
   readonly kvBytesUsed: number;
   readonly kvBytesBudget: number;
+  /** Absent while lists are exact. */
+  readonly index?: ListIndexStats;
 }

@@ -230,7 +230,8 @@ function* recordsOf(files: MergedFiles, start: number, end: number): Generator<S
 function runIdOf(config: Config, bundle: Bundle, files: MergedFiles): string {
   const settings = [
     config.publish,
-    config.scores,
+    // A replay always scans: how `run` lists is none of its outputs'.
+    { ...config.scores, index: undefined },
     config.sequence,
     config.time,
     config.source?.batchEvents,

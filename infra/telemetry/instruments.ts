@@ -72,6 +72,11 @@ export function instruments(registry: Registry) {
     evictions: counter('hstu_kv_cache_evictions_total', 'Users dropped from the KV cache for room.'),
     restarts: counter('hstu_encoder_worker_restarts_total', 'Encoder threads that died and were started anew.'),
 
+    indexRecall: gauge('hstu_index_recall', 'Share of the exact lists that the index of the catalogue found, of a sample.', [
+      'index',
+    ]),
+    indexLists: counter('hstu_index_lists_total', 'Lists of a catalogue with an index, by what gave them.', ['by']),
+
     // The model, and its changes.
     model: gauge('hstu_model_info', 'Always 1; the model that is served, and the one that is loaded beside it.', [
       'digest',

@@ -75,7 +75,7 @@ export class StreamMetrics {
   /** Asks the encoder at every scrape. */
   watchEncoder(encoder: { stats(): Promise<EncoderStats> }): void {
     this.onScrape(async () => {
-      const { kvBytesUsed, kvBytesBudget, users, evictions, restarts } = await encoder.stats();
+      const { kvBytesUsed, kvBytesBudget, users, evictions, restarts, index } = await encoder.stats();
       this.#i.kvUsed.set(kvBytesUsed);
       this.#i.kvBudget.set(kvBytesBudget);
       this.#i.kvUsers.set(users);
@@ -84,6 +84,11 @@ export class StreamMetrics {
       this.#i.evictions.inc(evictions);
       this.#i.restarts.reset();
       this.#i.restarts.inc(restarts);
+      if (index === undefined) return;
+      this.#i.indexLists.reset();
+      this.#i.indexLists.inc({ by: 'index' }, index.lists);
+      this.#i.indexLists.inc({ by: 'scan' }, index.fellBack);
+      if (index.wanted > 0) this.#i.indexRecall.set({ index: 'hnsw' }, index.found / index.wanted);
     });
   }
 

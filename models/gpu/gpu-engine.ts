@@ -13,6 +13,7 @@ import type {
   ScoreResult,
 } from '../../schemas/encoding.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
+import type { CandidateIndex } from '../catalogue/candidate-index.ts';
 import type { CatalogueOverlay } from '../catalogue/overlay.ts';
 import { type Bundle, kvBytesPerRow } from '../hstu/bundle.ts';
 import { judgeCacheability } from '../hstu/cacheability.ts';
@@ -123,6 +124,7 @@ export class GpuEngine {
       restores: this.#histories.restores,
       hostUsers: this.#host.users,
       hostBytesUsed: this.#host.bytesUsed,
+      index: this.#cpu.stats.index,
     };
   }
 
@@ -192,6 +194,11 @@ export class GpuEngine {
     this.#bundle = { ...this.#bundle, catalogue };
     this.#run.useCatalogue(catalogue);
     this.#cpu.useCatalogue(catalogue);
+  }
+
+  /** As `EncoderEngine.useIndex`. */
+  useIndex(index: CandidateIndex): void {
+    this.#cpu.useIndex(index);
   }
 
   /** Who has rows in the cache, most recently used first. */

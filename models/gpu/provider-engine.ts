@@ -5,6 +5,7 @@
 import { InferenceSession } from 'onnxruntime-node';
 import type { CandidateRequest, EncodeRequest, ScoreRequest } from '../../schemas/encoding.ts';
 import { messageOf } from '../../schemas/errors.ts';
+import { CandidateIndex } from '../catalogue/candidate-index.ts';
 import type { CatalogueOverlay } from '../catalogue/overlay.ts';
 import type { Bundle } from '../hstu/bundle.ts';
 import { judgeCacheability } from '../hstu/cacheability.ts';
@@ -21,6 +22,7 @@ type Engine = Pick<
   | 'score'
   | 'scoreCandidates'
   | 'useCatalogue'
+  | 'useIndex'
   | 'forget'
   | 'cachedUsers'
   | 'touch'
@@ -36,6 +38,7 @@ export class ProviderEngine {
   /** Pending until the provider has shown that it is there at all. */
   #trial: Promise<void> | undefined;
   #provider: Provider;
+  #index: CandidateIndex | undefined;
 
   /** @param onChange told when the provider is another than was asked for, and why */
   constructor(
@@ -82,6 +85,17 @@ export class ProviderEngine {
     this.#engine.useCatalogue(catalogue);
   }
 
+  /**
+   * As `EncoderEngine.useIndex`, of whichever engine answers from now on.
+   *
+   * @param file of the bundle's index
+   * @throws PipelineError `SOURCE_UNREADABLE`
+   */
+  useIndex(file: string): void {
+    this.#index = CandidateIndex.open(file, this.#bundle.config.dimension);
+    this.#engine.useIndex(this.#index);
+  }
+
   forget(userId: string): boolean {
     return this.#engine.forget(userId);
   }
@@ -126,6 +140,7 @@ export class ProviderEngine {
     // The failed engine's memory goes with the device; what of it can still be let go of is, in the background.
     this.#engine.release().catch(() => undefined);
     this.#engine = new EncoderEngine(this.#bundle, this.#options);
+    if (this.#index !== undefined) this.#engine.useIndex(this.#index);
     this.#report('cpu', `${this.#provider} failed: ${thrown.message}`);
   }
 

@@ -6,8 +6,13 @@ import type { FromWorker, ToWorker, WorkerStart } from './protocol.ts';
 
 const port = parentPort;
 if (port === null) throw new Error('encoder-worker is started by spawn.ts as a worker thread');
-const { bundle, options, provider } = (workerData as { start: WorkerStart }).start;
+const { bundle, options, provider, index } = (workerData as { start: WorkerStart }).start;
 const engine = new ProviderEngine(bundle, options, provider, (report) => send({ provider: report }));
+try {
+  if (index !== undefined) engine.useIndex(index);
+} catch {
+  // The file went while its readers lived: this thread's lists are exact.
+}
 
 /** One call at a time, in order: a later call of a user finds what the earlier one left in the cache. */
 let last: Promise<unknown> = Promise.resolve();
@@ -52,6 +57,9 @@ async function carryOut(message: ToWorker) {
       return engine.scoreCandidates(message.request);
     case 'useCatalogue':
       engine.useCatalogue(message.request);
+      return null;
+    case 'useIndex':
+      engine.useIndex(message.request);
       return null;
     case 'forget':
       return engine.forget(message.request);

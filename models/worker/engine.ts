@@ -10,10 +10,12 @@ import type {
   EncodeRequest,
   EncodeResult,
   EncodeSegment,
+  ListIndexStats,
   ScoreRequest,
   ScoreResult,
 } from '../../schemas/encoding.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
+import type { CandidateIndex } from '../catalogue/candidate-index.ts';
 import type { CatalogueOverlay } from '../catalogue/overlay.ts';
 import type { Bundle } from '../hstu/bundle.ts';
 import { KvCache, type KvCacheOptions } from '../kv-cache/kv-cache.ts';
@@ -47,6 +49,8 @@ export interface EngineStats {
   readonly users: number;
   readonly kvBytesUsed: number;
   readonly kvBytesBudget: number;
+  /** Undefined while lists are exact. */
+  readonly index?: ListIndexStats | undefined;
 }
 
 export class EncoderEngine {
@@ -90,6 +94,7 @@ export class EncoderEngine {
       users: this.#cache.users,
       kvBytesUsed: this.#cache.bytesUsed,
       kvBytesBudget: this.#cache.bytesBudget,
+      index: this.#scorer.indexStats,
     };
   }
 
@@ -190,6 +195,16 @@ export class EncoderEngine {
     this.#bundle = { ...this.#bundle, catalogue };
     this.#scorer.useCatalogue(catalogue);
     this.#candidates.useCatalogue(catalogue);
+  }
+
+  /**
+   * From now on lists are made by this index of the vocabulary: which rows are listed is approximate, their scores and the ranks of
+   * targets are not. Between two calls only.
+   *
+   * @param sampleEvery of so many lists one is compared with the exact one; @default 256
+   */
+  useIndex(index: Pick<CandidateIndex, 'nearest' | 'size'>, sampleEvery?: number): void {
+    this.#scorer.useIndex(index, sampleEvery);
   }
 
   /** Who has rows in the cache, most recently used first. */

@@ -19,6 +19,8 @@ export interface WorkerStart {
   readonly bundle: Bundle;
   readonly options: GpuEngineOptions;
   readonly provider: Provider;
+  /** File of the index that lists are made by. @default they are exact */
+  readonly index?: string | undefined;
 }
 
 /** A call and what it answers with. */
@@ -29,6 +31,8 @@ export interface Calls {
   scoreCandidates: { readonly request: readonly CandidateRequest[]; readonly response: readonly CandidateResult[] };
   /** Calls before it are answered by the catalogue before, those after it by this one. */
   useCatalogue: { readonly request: CatalogueOverlay; readonly response: null };
+  /** Lists are made by this file's index from now on; those of calls before it are exact. */
+  useIndex: { readonly request: string; readonly response: null };
   forget: { readonly request: string; readonly response: boolean };
   /** Who has rows in the cache, most recently used first. */
   cachedUsers: { readonly request: null; readonly response: readonly string[] };

@@ -111,6 +111,19 @@ const asked: OutputBatch = {
 
 afterEach(() => void vi.useRealTimers());
 
+const STATS: EncoderStats = {
+  workers: 1,
+  segments: 5,
+  rowsComputed: 9,
+  outcomes: { hit: 1, cold: 2, window: 0, diverged: 0, uncached: 0 },
+  evictions: 4,
+  restarts: 1,
+  users: 3,
+  kvBytesUsed: 1000,
+  kvBytesBudget: 2000,
+};
+const INDEX = { rows: 200_000, lists: 1_000, fellBack: 7, wanted: 40, found: 38 };
+
 describe('metrics', () => {
   it('count what published batches held and gave', async () => {
     const metrics = create();
@@ -247,19 +260,8 @@ describe('metrics', () => {
   });
 
   it('ask the encoder at a scrape, survive one that fails, and do not wait for one that hangs', async () => {
-    const stats: EncoderStats = {
-      workers: 1,
-      segments: 5,
-      rowsComputed: 9,
-      outcomes: { hit: 1, cold: 2, window: 0, diverged: 0, uncached: 0 },
-      evictions: 4,
-      restarts: 1,
-      users: 3,
-      kvBytesUsed: 1000,
-      kvBytesBudget: 2000,
-    };
     const metrics = create();
-    let answer: () => Promise<EncoderStats> = async () => stats;
+    let answer: () => Promise<EncoderStats> = async () => STATS;
     metrics.watchEncoder({ stats: () => answer() });
     await metrics.text();
     const series = await read(metrics);
@@ -268,6 +270,13 @@ describe('metrics', () => {
     expect(series.get('hstu_kv_cache_users')).toBe(3);
     expect(series.get('hstu_kv_cache_evictions_total')).toBe(4);
     expect(series.get('hstu_encoder_worker_restarts_total')).toBe(1);
+    expect([...series.keys()].filter((key) => key.startsWith('hstu_index_recall{'))).toEqual([]);
+    answer = async () => ({ ...STATS, index: INDEX });
+    await metrics.text();
+    const indexed = await read(metrics);
+    expect(indexed.get('hstu_index_recall{index="hnsw"}')).toBe(0.95);
+    expect(indexed.get('hstu_index_lists_total{by="index"}')).toBe(1_000);
+    expect(indexed.get('hstu_index_lists_total{by="scan"}')).toBe(7);
     answer = () => Promise.reject(new Error('closed'));
     expect((await read(metrics)).get('hstu_kv_cache_users')).toBe(3);
     vi.useFakeTimers();
@@ -322,6 +331,7 @@ describe('metrics', () => {
     metrics.modelLoading({ digest: 'def', name: 'm' }, { done: 0, total: 1 }, 1);
     metrics.modelChanged('refused', undefined, undefined);
     metrics.step('encode', 1);
+    metrics.watchEncoder({ stats: async () => ({ ...STATS, index: INDEX }) });
     const text = await metrics.text();
     const labelsOf = (name: string) => {
       const sample = new RegExp(`^${name}(?:_bucket)?\\{(.*)\\} `, 'm').exec(text);

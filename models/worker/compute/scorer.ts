@@ -1,11 +1,13 @@
 /** Ranks and top-K over the entity table: the retrieval score of a batch of embeddings. */
 import { Tensor } from 'onnxruntime-node';
 import { entityRows } from '../../../schemas/bundle-config.ts';
-import type { ScoreRequest, ScoreResult } from '../../../schemas/encoding.ts';
+import type { ListIndexStats, ScoreRequest, ScoreResult } from '../../../schemas/encoding.ts';
 import { PipelineError } from '../../../schemas/errors.ts';
+import type { CandidateIndex } from '../../catalogue/candidate-index.ts';
 import { type CatalogueOverlay, isCandidateRow } from '../../catalogue/overlay.ts';
 import type { Bundle } from '../../hstu/bundle.ts';
 import { TokenCode } from '../../hstu/token-code.ts';
+import { IndexedLists } from './indexed-lists.ts';
 import { NewEntities } from './new-entities.ts';
 import type { Sessions } from './sessions.ts';
 
@@ -24,6 +26,7 @@ export class Scorer {
   #newEntities: NewEntities | undefined;
   /** Added to every score of the vocabulary: `-∞` for what is retired. */
   #offered: Tensor;
+  #indexed: IndexedLists | undefined;
 
   constructor(bundle: Bundle, sessions: Sessions) {
     this.#bundle = bundle;
@@ -38,6 +41,28 @@ export class Scorer {
     this.#bundle = { ...this.#bundle, catalogue };
     this.#newEntities = NewEntities.of(this.#bundle);
     this.#offered = offeredMask(this.#bundle);
+    this.#indexed?.retire(catalogue.retired);
+  }
+
+  /**
+   * From now on the best of the vocabulary are found by its index, but for what that cannot say. Ranks of targets stay exact, and so
+   * do scores; new entities are looked at one by one. Between two calls only.
+   *
+   * @param sampleEvery of so many lists one is compared with the exact one; @default 256
+   */
+  useIndex(index: Pick<CandidateIndex, 'nearest' | 'size'>, sampleEvery?: number): void {
+    this.#indexed = new IndexedLists({
+      index,
+      scoresOf: (rows, candidates) => this.#dotProducts(rows, candidates),
+      dimension: this.#bundle.config.dimension,
+      ...(sampleEvery !== undefined && { sampleEvery }),
+    });
+    this.#indexed.retire(this.#bundle.catalogue?.retired ?? []);
+  }
+
+  /** Undefined while lists are exact. */
+  get indexStats(): ListIndexStats | undefined {
+    return this.#indexed?.stats;
   }
 
   /** @throws PipelineError `ENCODER_FAILED` for a candidate that is no row of the table */
@@ -58,19 +83,39 @@ export class Scorer {
     await this.#inChunks(requests, ranked, 1, (row, above) => {
       results[row.request]!.ranks[row.row] = 1 + above;
     });
+    const [scanned, sampled] = this.#listByIndex(requests, listed, results);
     const best = Math.min(Math.max(0, ...requests.map((request) => request.topK)), this.#bundle.config.vocabularySize);
-    await this.#inChunks(requests, listed, best, (row, _above, entities, scores) => {
-      const result = results[row.request]!;
-      const hiddenFrom = scores.indexOf(-Infinity);
-      const count = Math.min(requests[row.request]!.topK, hiddenFrom < 0 ? scores.length : hiddenFrom);
-      result.topEntities = Int32Array.from(entities.subarray(0, count), (index) => Number(index) + 1);
-      result.topScores = scores.slice(0, count);
-      if (this.#newEntities !== undefined) Object.assign(result, this.#newEntities.among(result, requests[row.request]!));
+    await this.#inChunks(requests, scanned, best, (row, _above, entities, scores) => {
+      Object.assign(results[row.request]!, bestOf(entities, scores, requests[row.request]!.topK));
     });
+    await this.#inChunks(requests, sampled, best, (row, _above, entities, scores) => {
+      const exact = bestOf(entities, scores, requests[row.request]!.topK);
+      this.#indexed!.compare(results[row.request]!.topEntities, exact.topEntities);
+    });
+    if (this.#newEntities !== undefined)
+      for (const { request } of listed)
+        Object.assign(results[request]!, this.#newEntities.among(results[request]!, requests[request]!));
     return results.map((result, i) => {
       const { candidates, rows } = requests[i]!;
       return candidates === undefined ? result : { ...result, candidateScores: this.#dotProducts(rows, candidates) };
     });
+  }
+
+  /** What the index gives, into `results`; returns the rows that must be scanned for, and those that are scanned for to compare. */
+  #listByIndex(requests: readonly ScoreRequest[], listed: readonly Row[], results: ScoreResult[]): [Row[], Row[]] {
+    const indexed = this.#indexed;
+    if (indexed === undefined) return [[...listed], []];
+    const scanned: Row[] = [];
+    const sampled: Row[] = [];
+    for (const row of listed) {
+      const found = indexed.list(requests[row.request]!);
+      if (found === undefined) scanned.push(row);
+      else {
+        Object.assign(results[row.request]!, found);
+        if (indexed.sampled) sampled.push(row);
+      }
+    }
+    return [scanned, sampled];
   }
 
   #requireRows(candidates: Int32Array | undefined): void {
@@ -143,6 +188,16 @@ export class Scorer {
         take(row, above[r]!, entities.subarray(r * best, (r + 1) * best), scores.subarray(r * best, (r + 1) * best));
     }
   }
+}
+
+/** The best `topK` of one row's best, less what is hidden: that scores `-∞`. */
+function bestOf(entities: BigInt64Array, scores: Float32Array, topK: number): Pick<ScoreResult, 'topEntities' | 'topScores'> {
+  const hiddenFrom = scores.indexOf(-Infinity);
+  const count = Math.min(topK, hiddenFrom < 0 ? scores.length : hiddenFrom);
+  return {
+    topEntities: Int32Array.from(entities.subarray(0, count), (index) => Number(index) + 1),
+    topScores: scores.slice(0, count),
+  };
 }
 
 /** `(1, V)`: 0, and `-∞` for what is retired; `(1, 1)` where nothing is. */

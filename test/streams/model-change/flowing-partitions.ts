@@ -64,7 +64,7 @@ export class FlowingPartitions {
       observer: { gathered: (batch: ScoredBatch) => this.#remember(batch) },
     };
     const serve = (next: Bundle, path: string) => {
-      this.#newest = serveModel(next, path, { config, wiring, onProvider: () => undefined });
+      this.#newest = serveModel(next, path, { config, wiring, onProvider: () => undefined, onIndex: () => undefined });
       return this.#newest;
     };
     this.slot = new ModelSlot<ServedModel>(serve(bundle, folder), (model) => this.served.push(model.bundle.digest));
