@@ -86,9 +86,9 @@ const RATIOS: Extract = {
       .filter(({ system }) => system === 'kafkaStreams' || system === 'quixStreams')
       .map(({ history, system, ratio }) => higher(`exactly-once / ${system}, ${history} events`, ratio, WITH_BROKER)),
   scale: ({ users, loads, restoredRecords, storeBytes, changelogBytes }) => [
-    ...loads.flatMap(({ skew, hitRatio, foretoldHitRatio }) => [
-      higher(`hits / foretold, ${users} users, skew ${skew}`, hitRatio / foretoldHitRatio, UNDER_LOAD),
-    ]),
+    ...loads.map(({ skew, coldRatio, foretoldHitRatio }) =>
+      higher(`found in the cache / foretold, ${users} users, skew ${skew}`, (1 - coldRatio) / foretoldHitRatio, UNDER_LOAD),
+    ),
     lower(`store bytes a user, ${users} users`, storeBytes / users, UNDER_LOAD),
     lower(`changelog bytes a user, ${users} users`, changelogBytes / users, UNDER_LOAD),
     lower(`changelog records a user, ${users} users`, restoredRecords / users, UNDER_LOAD),

@@ -85,9 +85,9 @@ const ofKafka: Rows<NonNullable<Figures['kafka']>> = ({ exactlyOnce, atLeastOnce
   );
 
 const ofScale: Rows<NonNullable<Figures['scale']>> = ({ loads }) =>
-  loads.map(({ skew, hitRatio, foretoldHitRatio }) => ({
-    figure: `scale: hits, skew ${skew}`,
-    value: hitRatio,
+  loads.map(({ skew, coldRatio, foretoldHitRatio }) => ({
+    figure: `scale: users found in the cache, skew ${skew}`,
+    value: 1 - coldRatio,
     unit: '',
     floor: 'what `plan` foretells',
     allows: foretoldHitRatio,

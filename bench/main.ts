@@ -11,6 +11,7 @@ import { drawPictures } from './pictures.ts';
 import { drawProfile } from './profile.ts';
 import { type Figures, LATEST, PUBLISHED, type Report, readReport } from './report.ts';
 import { handOver, runSuites } from './run-suites.ts';
+import { renderScalePage, SCALE_FILE } from './scale-page.ts';
 import { type Suite, suites } from './suites.ts';
 
 /** Not among all: half an hour, and no figures but those of time. */
@@ -27,7 +28,7 @@ if (suite !== undefined) await one(suite);
 else if (name === 'all') await all();
 else if (name === 'compare') await compareWithBaseline();
 else if (name === 'profile') await drawProfile(options.publish ? PUBLISHED : dirname(LATEST));
-else if (name === 'pictures') await publish(await readReport(options.report ?? LATEST));
+else if (name === 'pages') await pages();
 else usage();
 
 function readArguments() {
@@ -42,11 +43,11 @@ function readArguments() {
         minutes: { type: 'string', default: '30' },
         /** Of `all` and `compare`: these suites only, by commas. */
         only: { type: 'string' },
-        /** Of `all` and `profile`: into docs/bench. */
+        /** Of `all`, `scale` and `profile`: into docs. */
         publish: { type: 'boolean', default: false },
         /** Of `compare`. */
         baseline: { type: 'string', default: `${PUBLISHED}/baseline.json` },
-        /** Of `compare` and `pictures`: figures of this file rather than of a new run. */
+        /** Of `compare` and `pages`: figures of this file rather than of a new run, or of those published. */
         report: { type: 'string' },
         /** Of `compare`: what was measured becomes the baseline. */
         accept: { type: 'boolean', default: false },
@@ -60,9 +61,9 @@ function readArguments() {
 function usage(problem?: string): never {
   if (problem !== undefined) process.stderr.write(`${problem}\n`);
   process.stderr.write(`usage: npm run bench [-- all] [--only NAME,NAME] [--users N] [--json] [--publish]
-       npm run bench -- ${Object.keys(suites).join('|')} [--json] [scale: --users N] [soak: --minutes N]
+       npm run bench -- ${Object.keys(suites).join('|')} [--json] [scale: --users N --publish] [soak: --minutes N]
        npm run bench -- profile [--publish]
-       npm run bench -- pictures [--report FILE]
+       npm run bench -- pages [--report FILE]
        npm run bench:compare [-- --only NAME,NAME] [--report FILE] [--baseline FILE] [--accept]
 `);
   process.exit(2);
@@ -75,6 +76,10 @@ async function one(of: Suite): Promise<void> {
   const ran = await of.run((done, label) => progress.update(done, label), suiteOptions);
   progress.stop();
   if (!handOver(ran)) console.log(options.json ? JSON.stringify(ran.json) : ran.text);
+  if (name === 'scale' && options.publish) {
+    await write(SCALE_FILE, ran.json);
+    await renderScalePage();
+  }
   if (ran.problems !== undefined && ran.problems.length > 0) process.exitCode = 1;
 }
 
@@ -104,6 +109,12 @@ async function run(names: readonly string[]): Promise<Report> {
 async function publish(report: Report): Promise<void> {
   await write(`${PUBLISHED}/report.json`, report);
   for (const file of await drawPictures(report, PUBLISHED)) process.stderr.write(`${relative('.', file)}\n`);
+}
+
+/** What is drawn and reckoned from measured files, once more. */
+async function pages(): Promise<void> {
+  await renderScalePage();
+  await publish(await readReport(options.report ?? `${PUBLISHED}/report.json`));
 }
 
 async function compareWithBaseline(): Promise<void> {

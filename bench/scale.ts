@@ -64,7 +64,7 @@ export interface LoadFigure {
   /** Of published embeddings, those for which the cache had all but the new rows. */
   readonly hitRatio: number;
   readonly coldRatio: number;
-  /** What `plan`'s formula foretells for as many cached users as there were. */
+  /** What `plan`'s formula foretells of finding a user in the cache, `1 - coldRatio`, for as many cached users as there were. */
   readonly foretoldHitRatio: number;
   readonly rowsPerEvent: number;
   readonly kvUsers: number;
