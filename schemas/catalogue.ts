@@ -32,6 +32,11 @@ export function parseEntityUpdate(text: string): EntityUpdateResult {
   } catch (thrown) {
     return malformed(`not JSON: ${messageOf(thrown)}`);
   }
+  return toEntityUpdate(value);
+}
+
+/** The same of an object. Never throws. */
+export function toEntityUpdate(value: unknown): EntityUpdateResult {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return malformed('not an object');
   const { entity, content, popularity, retired, removed } = value as Record<string, unknown>;
   const unknown = Object.keys(value).find((field) => !FIELDS.has(field));

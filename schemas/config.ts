@@ -138,7 +138,10 @@ export const configSchema = z.strictObject({
   /** What came, went and became popular since the model was trained. @default as the bundle has it */
   catalogue: z
     .strictObject({
-      /** JSON lines `{"entity", "content"?, "popularity"?, "retired"?, "removed"?}`; the last of an entity counts. */
+      /**
+       * JSON lines `{"entity", "content"?, "popularity"?, "retired"?, "removed"?}`; or, by a name that ends in `.csv`, CSV of such
+       * columns, the content as `content.0`, `content.1`, … The last of an entity counts.
+       */
       file: path,
     })
     .optional(),

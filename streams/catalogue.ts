@@ -1,9 +1,9 @@
 /** A model with what its catalogue has become since: how `run`, `replay` and `score` load what they serve. */
-import { readLines } from '../infra/files/read-lines.ts';
 import { Catalogue, type UpdateOutcome } from '../models/catalogue/overlay.ts';
 import { type Bundle, loadBundle } from '../models/hstu/bundle.ts';
-import { type EntityReject, parseEntityUpdate } from '../schemas/catalogue.ts';
+import type { EntityReject } from '../schemas/catalogue.ts';
 import type { Config } from '../schemas/config.ts';
+import { readEntityUpdates } from './entity-updates.ts';
 
 /** What became of a catalogue's updates. */
 export interface CatalogueReport {
@@ -19,11 +19,9 @@ export interface CatalogueReport {
 }
 
 const MAX_EXAMPLES = 5;
-/** Longest line, bytes: 10,000 numbers and a name. */
-const MAX_LINE_BYTES = 2 ** 20;
 
 /**
- * Reads updates from a file of JSON lines and puts the catalogue beside the bundle. A faulty line is counted and passed over.
+ * Reads updates from a file of JSON lines or CSV and puts the catalogue beside the bundle. A faulty line is counted and passed over.
  *
  * @throws PipelineError `SOURCE_UNREADABLE`
  */
@@ -38,14 +36,9 @@ export async function withCatalogue(
   const examples: string[] = [];
   const reject = (number: number, reason: EntityReject, message: string) => {
     rejected[reason] = (rejected[reason] ?? 0) + 1;
-    if (examples.length < MAX_EXAMPLES) examples.push(`line ${number}: ${message}`);
+    if (examples.length < MAX_EXAMPLES) examples.push(`${file}, line ${number}: ${message}`);
   };
-  for await (const { line, number } of readLines(file, MAX_LINE_BYTES)) {
-    if (line === undefined) {
-      reject(number, 'malformed', `longer than ${MAX_LINE_BYTES} bytes`);
-      continue;
-    }
-    const parsed = parseEntityUpdate(line);
+  for await (const { parsed, number } of readEntityUpdates(file)) {
     if (!parsed.ok) {
       reject(number, parsed.reason, parsed.message);
       continue;

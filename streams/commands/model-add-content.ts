@@ -1,20 +1,17 @@
 /** `hstu-streams model add-content`: a bundle that scores unseen entities by their content. */
 import type { Command } from 'commander';
 import { count } from '../../infra/console/format.ts';
-import { readLines } from '../../infra/files/read-lines.ts';
 import { addContent } from '../../models/catalogue/add-content.ts';
 import { loadBundle, writeBundle } from '../../models/hstu/bundle.ts';
-import { parseEntityUpdate } from '../../schemas/catalogue.ts';
 import { PipelineError } from '../../schemas/errors.ts';
-
-const MAX_LINE_BYTES = 2 ** 20;
+import { readEntityUpdates } from '../entity-updates.ts';
 
 export function addAddContent(model: Command): void {
   model
     .command('add-content')
     .description("fit a projection of content embeddings to a bundle's entities, so that new ones are scored by their content")
     .requiredOption('--bundle <folder>', 'model bundle')
-    .requiredOption('--content <file>', 'JSON lines {"entity", "content": [numbers]} of entities of the vocabulary')
+    .requiredOption('--content <file>', 'JSON lines {"entity", "content": [numbers]} of entities of the vocabulary, or CSV')
     .requiredOption('--out <folder>', 'where to write the bundle with the projection')
     .option('--model <name>', 'what made the content embeddings, for the record')
     .option('--ridge <share>', 'penalty, as a share of the mean variance of a content dimension', Number, 0.1)
@@ -35,10 +32,8 @@ export function addAddContent(model: Command): void {
 /** @throws PipelineError `CONFIG_INVALID` at the first faulty line: a fit to a part would be another model */
 async function readContent(file: string): Promise<ReadonlyMap<string, Float32Array>> {
   const content = new Map<string, Float32Array>();
-  for await (const { line, number } of readLines(file, MAX_LINE_BYTES)) {
-    const parsed = line === undefined ? undefined : parseEntityUpdate(line);
-    if (parsed === undefined || !parsed.ok)
-      throw new PipelineError('CONFIG_INVALID', `${file}, line ${number}: ${parsed?.message ?? `longer than ${MAX_LINE_BYTES}`}`);
+  for await (const { parsed, number } of readEntityUpdates(file)) {
+    if (!parsed.ok) throw new PipelineError('CONFIG_INVALID', `${file}, line ${number}: ${parsed.message}`);
     if (parsed.update.content !== undefined) content.set(parsed.update.entity, parsed.update.content);
   }
   return content;

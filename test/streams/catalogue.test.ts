@@ -23,8 +23,8 @@ describe('a catalogue file', () => {
   });
   afterAll(() => rm(folder, { recursive: true }));
 
-  const load = async (lines: readonly string[]) => {
-    const file = join(folder, 'entities.jsonl');
+  const load = async (lines: readonly string[], name = 'entities.jsonl') => {
+    const file = join(folder, name);
     await writeFile(file, lines.join('\n'));
     return withCatalogue(bundle, file);
   };
@@ -53,8 +53,54 @@ describe('a catalogue file', () => {
       added: 1,
       retired: 1,
     });
-    expect(report.examples[0]).toBe("line 3: content of 'new' holds null at index 1");
+    expect(report.examples[0]).toBe(`${join(folder, 'entities.jsonl')}, line 3: content of 'new' holds null at index 1`);
     expect(describeCatalogue(report)).toMatch(/^catalogue: 1 entities added, 1 retired, 1 of the vocabulary updated; rejected: /);
+  });
+
+  it('is the same as CSV: of the same columns, a number of the content each', async () => {
+    const said = await load([
+      '{"entity":"new","content":[1,-2.5e-1]}',
+      '{"entity":"a, \\"b\\"","content":[0,4],"popularity":7}',
+      '{"entity":"item:2","retired":true}',
+      '{"entity":"item:3","popularity":4}',
+      '{"entity":"item:3","removed":true}',
+    ]);
+    const rows = [
+      '\ufeffentity,content.1,content.0,popularity,retired,removed\r',
+      'new,-2.5e-1,1,,,\r',
+      '',
+      '"a, ""b""",4,0,7,false,',
+      'item:2,,,,TRUE,',
+      'item:3,,,4,,',
+      'item:3,,,,,true',
+    ];
+    const { bundle: grown, report } = await load(rows, 'entities.csv');
+    expect(report).toEqual(said.report);
+    expect(report).toMatchObject({ added: 2, retired: 1, rejected: {} });
+    expect(grown.catalogue).toEqual(said.bundle.catalogue);
+  });
+
+  it('counts rows of CSV that it cannot use, with file and line', async () => {
+    const rows = ['entity,popularity,content.0,content.1', 'a,,1,', 'b,,1,x', 'c,,1,Infinity', 'd,many,,'];
+    const { report } = await load([...rows, 'item:1,2', ',1,,', '"open,1,1,1', 'e,,1,2'], 'faulty.csv');
+    expect(report).toMatchObject({ added: 1, rejected: { 'content-not-finite': 3, malformed: 4 } });
+    const file = join(folder, 'faulty.csv');
+    expect(report.examples).toEqual([
+      `${file}, line 2: content of 'a' holds "" at index 1`,
+      `${file}, line 3: content of 'b' holds "x" at index 1`,
+      `${file}, line 4: content of 'c' holds "Infinity" at index 1`,
+      `${file}, line 5: popularity "many"; must be a number`,
+      `${file}, line 6: not a row of the header's 4 columns`,
+    ]);
+  });
+
+  it('says all that is wrong with the columns of CSV, with file and line', async () => {
+    const refused = load(['', 'name,content.0,content.2,colour'], 'columns.csv');
+    await expect(refused).rejects.toMatchObject({ code: 'SOURCE_UNREADABLE' });
+    await expect(refused).rejects.toThrow(/columns\.csv', line 2: 4 problem\(s\)/);
+    for (const problem of [/column 'name'/, /column 'colour'/, /no column 'entity'/, /no content\.1/])
+      await expect(refused).rejects.toThrow(problem);
+    await expect(load(['entity,popularity,entity'], 'twice.csv')).rejects.toThrow(/names the column 'entity' twice/);
   });
 
   it('says of a file that is not there that it is not', async () => {
