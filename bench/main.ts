@@ -1,4 +1,5 @@
 /** `npm run bench [-- NAME]`: figures of this machine, this commit; without a name, of all suites. */
+import { existsSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, relative } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -9,7 +10,7 @@ import { type Baseline, type Comparison, compare, isBad, ratiosByName } from './
 import { besideFloors } from './floors-table.ts';
 import { drawPictures } from './pictures.ts';
 import { drawProfile } from './profile.ts';
-import { type Figures, LATEST, PUBLISHED, type Report, readReport } from './report.ts';
+import { type Figures, LATEST, mergeReports, PUBLISHED, type Report, readReport } from './report.ts';
 import { handOver, runSuites } from './run-suites.ts';
 import { renderScalePage, SCALE_FILE } from './scale-page.ts';
 import { type Suite, suites } from './suites.ts';
@@ -43,7 +44,7 @@ function readArguments() {
         minutes: { type: 'string', default: '30' },
         /** Of `all` and `compare`: these suites only, by commas. */
         only: { type: 'string' },
-        /** Of `all`, `scale` and `profile`: into docs. */
+        /** Of `all`, `scale` and `profile`: into docs; of `--only` some, into the report that is there. */
         publish: { type: 'boolean', default: false },
         /** Of `compare`. */
         baseline: { type: 'string', default: `${PUBLISHED}/baseline.json` },
@@ -96,9 +97,10 @@ async function all(): Promise<void> {
   for (const [failed, why] of Object.entries(report.failed)) process.stderr.write(`${failed}: ${why}\n`);
   if (Object.keys(report.failed).length > 0) process.exitCode = 1;
   if (!options.publish) return;
-  if (options.only !== undefined) usage('--publish: of all suites, not of --only some');
-  await publish(report);
-  await drawProfile(PUBLISHED);
+  const published = `${PUBLISHED}/report.json`;
+  const some = options.only !== undefined && existsSync(published);
+  await publish(some ? mergeReports(await readReport(published), report) : report);
+  if (!some) await drawProfile(PUBLISHED);
 }
 
 async function run(names: readonly string[]): Promise<Report> {
@@ -163,8 +165,8 @@ const shown = ({ change, threshold, ...row }: Comparison) => ({
   verdict: row.verdict,
 });
 
-const memoryRows = ({ usage: used }: Report) =>
-  Object.entries(used).map(([of, { peakRssBytes, kvBytes }]) => ({
+const memoryRows = ({ runs }: Report) =>
+  Object.entries(runs).map(([of, { peakRssBytes, kvBytes }]) => ({
     suite: of,
     'peak RSS, MiB': Math.round(peakRssBytes / 2 ** 20),
     'KV caches, MiB': Math.round(kvBytes / 2 ** 20),

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { startProgress } from '../infra/console/progress.ts';
 import { HstuEncoder } from '../models/encoder.ts';
 import { loadBundle } from '../models/hstu/bundle.ts';
+import type { Config } from '../schemas/config.ts';
 import { loadConfig } from '../streams/load-config.ts';
 import { encoderOptions } from '../streams/replay.ts';
 import { movielens } from '../test/support/promises/movielens.ts';
@@ -14,7 +15,7 @@ import { type Frame, flameGraph } from './flame-graph.ts';
 import { fromMemory, recordsOf } from './from-memory.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
-const EVENTS = 60_000;
+const EVENTS = 30_000;
 const PARTITIONS = 4;
 const INTERVAL_US = 500;
 /** What an encoder thread is started with. */
@@ -23,7 +24,9 @@ const ENCODER_THREAD = /models\/worker\/(boot\.mjs|encoder-worker\.js)$/;
 /** Runs the pipeline twice, the second time sampled, and draws `flame.svg` into the folder. */
 export async function drawProfile(folder: string): Promise<void> {
   const progress = startProgress('profile', 3);
-  const config = await loadConfig({ file: join(ROOT, 'examples/movielens/live.yaml') });
+  const example = await loadConfig({ file: join(ROOT, 'examples/movielens/live.yaml') });
+  // MovieLens' users act in bursts: by batch, a segment would have some fifty events, and the step would hardly be seen.
+  const config: Config = { ...example, publish: 'every-event' };
   const bundle = await loadBundle(config.bundle);
   const records = recordsOf(await movielens(EVENTS), config.kafka!.topics.userActions, PARTITIONS);
   progress.update(0, 'warming up');
@@ -45,7 +48,7 @@ export async function drawProfile(folder: string): Promise<void> {
       { name: 'encoder thread', ...framesOf(worker!) },
     ];
     const busy = threads.map(({ name, busyUs }) => `${name} busy ${Math.round(busyUs / seconds / 1e4)} %`).join(', ');
-    const title = `${EVENTS.toLocaleString('en-US')} events from memory in ${seconds.toFixed(1)} s: ${busy}`;
+    const title = `${EVENTS.toLocaleString('en-US')} events from memory, an embedding each, in ${seconds.toFixed(1)} s: ${busy}`;
     await mkdir(folder, { recursive: true });
     const file = join(folder, 'flame.svg');
     await writeFile(

@@ -40,6 +40,12 @@ export interface Figures {
   readonly scale?: ScaleFigures;
 }
 
+export interface Run extends Usage {
+  readonly date: string;
+  readonly commit: string;
+  readonly seconds: number;
+}
+
 export interface Report {
   readonly date: string;
   readonly machine: ReturnType<typeof machine> & { readonly kernel: string; readonly onnxruntime: string };
@@ -47,9 +53,8 @@ export interface Report {
   /** Digests of the bundles on disk that suites measure; the others are generated from a seed. */
   readonly digests: Readonly<Record<string, string>>;
   readonly figures: Figures;
-  /** By suite. */
-  readonly seconds: Readonly<Record<string, number>>;
-  readonly usage: Readonly<Record<string, Usage>>;
+  /** By suite: one that was run anew takes the place of its older figures. */
+  readonly runs: Readonly<Record<string, Run>>;
   /** Suites that ended without figures, and why. */
   readonly failed: Readonly<Record<string, string>>;
 }
@@ -63,8 +68,7 @@ export async function emptyReport(): Promise<Report> {
     commit: commit(),
     digests: { [folder]: (await loadBundle(join(ROOT, folder))).digest },
     figures: {},
-    seconds: {},
-    usage: {},
+    runs: {},
     failed: {},
   };
 }
@@ -74,4 +78,14 @@ export async function readReport(file: string): Promise<Report> {
   const report = JSON.parse(await readFile(file, 'utf8')) as Partial<Report>;
   if (report.figures === undefined) throw new Error(`${file}: no report of \`npm run bench\`: it has no "figures"`);
   return report as Report;
+}
+
+/** The older report with what a newer one has run. */
+export function mergeReports(older: Report, newer: Report): Report {
+  return {
+    ...newer,
+    digests: { ...older.digests, ...newer.digests },
+    figures: { ...older.figures, ...newer.figures },
+    runs: { ...older.runs, ...newer.runs },
+  };
 }

@@ -41,8 +41,7 @@ export async function runSuites(
       report = {
         ...report,
         figures: { ...report.figures, [name]: (ran.json as Record<string, unknown>)[name] },
-        seconds: { ...report.seconds, [name]: seconds },
-        usage: { ...report.usage, [name]: ran.usage },
+        runs: { ...report.runs, [name]: { date: new Date().toISOString(), commit: report.commit, seconds, ...ran.usage } },
       };
       onText(`${heading(`${name}, ${duration(1e3 * seconds)}`)}\n${ran.text}`);
     }
