@@ -20,8 +20,8 @@ export interface CompiledMapping {
   readonly decode: (record: SourceRecord) => DecodeResult;
   /** The same for a record that is parsed already. */
   readonly decodeRow: (row: Row, position: SourcePosition) => DecodeResult;
-  /** Paths that every record must have, distinct. */
-  readonly requiredFields: readonly string[];
+  /** Paths that it names, distinct. */
+  readonly fields: readonly string[];
 }
 
 /** The fields of `UserAction` as they are. */
@@ -52,14 +52,33 @@ export function compileUserAction(options: RecordMappingOptions = {}): CompiledM
   return compile(USER_ACTION, compileWholeContext('context'), options);
 }
 
+/**
+ * The paths that a mapping names, with the key of the mapping that does.
+ *
+ * @throws PipelineError `CONFIG_INVALID` as `compileMapping`
+ */
+export function mappedPaths(mapping: RecordMapping): readonly { readonly key: string; readonly path: string }[] {
+  const { eventTime, value, context = {} } = mapping;
+  const ofTemplates = (['eventId', 'userId', 'action', 'entity'] as const).flatMap((key) => {
+    const paths = new Set<string>();
+    if (mapping[key] !== undefined) compileTemplate(key, mapping[key], paths);
+    return [...paths].map((path) => ({ key, path }));
+  });
+  return [
+    ...ofTemplates,
+    ...(value === undefined ? [] : [{ key: 'value', path: value }]),
+    { key: 'eventTime.field', path: eventTime.field },
+    ...Object.entries(context).map(([name, path]) => ({ key: `context.${name}`, path })),
+  ];
+}
+
 function compile(
   mapping: RecordMapping,
   readContext: ((row: Row) => Record<string, string> | undefined | Fault) | undefined,
   options: RecordMappingOptions,
 ): CompiledMapping {
   const { maxRecordBytes = DEFAULT_MAX_RECORD_BYTES } = options;
-  const required = new Set<string>([mapping.eventTime.field]);
-  const text = (key: string, source: string) => compileTemplate(key, source, required);
+  const text = (key: string, source: string) => compileTemplate(key, source, new Set());
   const readEventId = mapping.eventId === undefined ? undefined : text('eventId', mapping.eventId);
   const readUser = text('userId', mapping.userId);
   const readKind = text('action', mapping.action);
@@ -94,7 +113,7 @@ function compile(
     const row = rowOf(record.value, maxRecordBytes);
     return row instanceof Fault ? refuse(row) : decodeRow(row, record.position);
   };
-  return { decode, decodeRow, requiredFields: [...required] };
+  return { decode, decodeRow, fields: [...new Set(mappedPaths(mapping).map(({ path }) => path))] };
 }
 
 /** The event id of a record that brings none. */

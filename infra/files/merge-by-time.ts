@@ -115,7 +115,7 @@ async function loadFile(
 ): Promise<{ file: LoadedFile; times: number[] } | undefined> {
   const hash = createHash('sha256');
   const { header, chunks, toValue } = await openRawRows(source, maxRecordBytes, hash);
-  checkColumns(source.path, header, mapping.requiredFields);
+  checkColumns(source.path, header, mapping.fields);
   const rows: string[] = [];
   const times: number[] = [];
   let time = Number.NEGATIVE_INFINITY;

@@ -126,10 +126,10 @@ async function* startingWith(
   yield* rest;
 }
 
-/** @throws PipelineError `CONFIG_INVALID` when the mapping needs columns that the header lacks */
-export function checkColumns(path: string, header: readonly string[] | undefined, required: readonly string[]): void {
+/** @throws PipelineError `CONFIG_INVALID` when the mapping names columns that the header lacks: all of them */
+export function checkColumns(path: string, header: readonly string[] | undefined, named: readonly string[]): void {
   if (header === undefined) return;
-  const absent = required.filter((field) => !header.includes(field));
+  const absent = named.filter((field) => !header.includes(field));
   if (absent.length === 0) return;
   throw new PipelineError(
     'CONFIG_INVALID',

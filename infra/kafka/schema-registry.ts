@@ -109,6 +109,17 @@ export class SchemaRegistry implements SchemaDirectory {
     }
   }
 
+  /**
+   * The newest schema of a subject; undefined where it has none.
+   *
+   * @throws PipelineError as `ensure`
+   */
+  async latest(subject: string): Promise<WriterSchema | undefined> {
+    const path = `/subjects/${encodeURIComponent(subject)}/versions/latest`;
+    const response = (await this.#request(path, `reading the newest schema of '${subject}'`)) as SchemaResponse | undefined;
+    return response && this.#withReferences(response);
+  }
+
   #isWanted(id: number): boolean {
     // A registry counts from 1: other ids are garbage, and not worth a request.
     if (id <= 0 || this.find(id) !== undefined) return false;
@@ -133,10 +144,14 @@ export class SchemaRegistry implements SchemaDirectory {
       if (this.#unknownUntil.size > MAX_UNKNOWN) this.#unknownUntil.delete(this.#unknownUntil.keys().next().value!);
       return;
     }
+    this.#schemas.set(id, await this.#withReferences(response));
+  }
+
+  async #withReferences(response: SchemaResponse): Promise<WriterSchema> {
     const references = new Map<string, string>();
     await this.#collectReferences(response, references);
     const { schema: text, schemaType = 'AVRO' } = response;
-    this.#schemas.set(id, { text, schemaType, references: [...references.values()] });
+    return { text, schemaType, references: [...references.values()] };
   }
 
   /** Each schema after those that it refers to. */

@@ -22,6 +22,7 @@ import type { ModelObserver } from '../model-change/model-status.ts';
 import { type ServedModel, serveModel } from '../model-change/served-model.ts';
 import type { LiveConfig } from '../require-kafka.ts';
 import { requireKnownActions } from '../require-known-actions.ts';
+import { requireMappedFields } from '../require-mapped-fields.ts';
 import { requireCompatible } from '../state-signature.ts';
 import { type LiveObserver, LiveStream } from './live-stream.ts';
 import type { PartitionTask, TaskParts } from './partition-task.ts';
@@ -76,6 +77,7 @@ export async function openLive({
   await requireLogin(config.kafka);
   const partitions = checkTopics(await readTopics(kafka, config.kafka), config.kafka);
   const registry = config.kafka.schemaRegistry && new SchemaRegistry(config.kafka.schemaRegistry);
+  await requireMappedFields(config.kafka, registry);
   const { userEmbeddings, candidateScores, deadLetters, actionOutcomes } = config.kafka.topics;
   await registry?.register({
     UserEmbedding: userEmbeddings,

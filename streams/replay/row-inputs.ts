@@ -2,9 +2,10 @@
 import { join } from 'node:path';
 import { type Column, type EngineFormat, fileColumns, writeFileRows, writeQueryRows } from '../../infra/clickhouse/row-files.ts';
 import { expandGlob } from '../../infra/files/glob.ts';
-import { openRawRows, type RowInput } from '../../infra/files/read-records.ts';
+import { checkColumns, openRawRows, type RowInput } from '../../infra/files/read-records.ts';
 import type { Config, FileSource, TableSource } from '../../schemas/config.ts';
 import { PipelineError } from '../../schemas/errors.ts';
+import { mappedPaths } from '../../schemas/record-mapping.ts';
 
 const ENGINE_FORMATS = { avro: 'Avro', parquet: 'Parquet' } as const;
 
@@ -22,6 +23,7 @@ export async function rowInputs(config: Config): Promise<readonly RowInput[]> {
   const inputs: RowInput[] = [];
   for (const given of source.files) {
     const files = expandGlob(given.path).map((path) => fileInput(config, { ...given, path }));
+    if (given.format === 'avro' || given.format === 'parquet') await requireFields(config, given, given.format, files[0]!);
     if (files.length > 1) await requireOneSchema(config, given, files);
     inputs.push(...files);
   }
@@ -73,6 +75,18 @@ function tableInput(
       write: (target) => writeQueryRows(access, name, `SELECT * FROM (${select})`, target),
     },
   };
+}
+
+/** Of a path within a column the column: what lies in it the rows say. */
+async function requireFields(
+  config: Config,
+  { mapping }: FileSource,
+  format: keyof typeof ENGINE_FORMATS,
+  { path }: RowInput,
+): Promise<void> {
+  const columns = (await fileColumns(fileEngine(config), path, ENGINE_FORMATS[format])).map(({ name }) => name);
+  const named = mappedPaths(mapping).map((field) => (columns.includes(field.path) ? field.path : field.path.split('.')[0]!));
+  checkColumns(path, columns, [...new Set(named)]);
 }
 
 /** Lines of JSON name their own fields: nothing to compare. */

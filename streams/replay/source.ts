@@ -13,6 +13,7 @@ import type { Config } from '../../schemas/config.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { compileMapping, type DecodeResult } from '../../schemas/record-mapping.ts';
 import { type LiveConfig, requireKafka } from '../require-kafka.ts';
+import { requireMappedFields } from '../require-mapped-fields.ts';
 import { rowInputs } from './row-inputs.ts';
 
 /** Takes a record, what it was decoded to, and what its user's events are sorted by. */
@@ -41,7 +42,7 @@ export function fileBackfill(config: Config): BackfillSource {
         const mapping = compileMapping(input.mapping, { ...config.time, maxRecordBytes });
         const hash = createHash('sha256');
         const { header, chunks, toValue } = await openRawRows(input, maxRecordBytes, hash);
-        checkColumns(input.path, header, mapping.requiredFields);
+        checkColumns(input.path, header, mapping.fields);
         let offset = 0;
         for await (const rows of chunks) {
           signal?.throwIfAborted();
@@ -85,6 +86,7 @@ export function kafkaBackfill(given: Config, boundsOf: (partition: number) => Ra
       return { topics: [topics.userActions, topics.erasures], ranges };
     },
     async scan(visit, signal) {
+      await requireMappedFields(config.kafka, registry);
       const kafka = kafkaClient(config.kafka);
       const actions = await resolveRanges(kafka, topics.userActions, boundsOf);
       const erasures = await resolveRanges(kafka, topics.erasures, () => ({}));

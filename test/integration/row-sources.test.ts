@@ -138,6 +138,16 @@ describe('rows of files and tables', { timeout: 120_000 }, () => {
     for (const user of new Set(one.map(({ userId }) => userId))) expect(ofUser(both, user)).toEqual(ofUser(one, user));
   });
 
+  it('of Avro and Parquet must have the columns that the mapping names: all that they lack is listed', async () => {
+    await write('named.avro', 'Avro');
+    const file = mapped('named.avro', 'avro');
+    const mapping = { ...file.mapping, userId: 'u:{user}', value: 'stars', context: { a: 'movieId', b: 'place.city' } };
+    await expect(rowInputs(withSource({ files: [{ ...file, mapping }] }))).rejects.toMatchObject({
+      code: 'CONFIG_INVALID',
+      message: expect.stringContaining("named.avro' needs 'user', 'stars', 'place'; its columns are 'userId'"),
+    });
+  });
+
   it('of a pattern are those of its files in order; drift, damage and absence are one clear message each', async () => {
     const half = async (name: string, where: string, select = '*') =>
       sql(

@@ -68,8 +68,9 @@ describe('a mapping makes an action of a record', () => {
     }
   });
 
-  it('and says which fields it needs', () => {
-    expect(compileMapping({ ...mapping, context: { a: 'b' } }).requiredFields).toEqual(['timestamp', 'userId', 'movieId']);
+  it('and says which fields it names', () => {
+    const { fields } = compileMapping({ ...mapping, context: { a: 'b', c: 'd.e' } });
+    expect([...fields].sort()).toEqual(['b', 'd.e', 'movieId', 'rating', 'timestamp', 'userId']);
   });
 });
 

@@ -69,11 +69,11 @@ function answerTo(stub: SchemaRegistryStub, request: IncomingMessage, path: stri
     const schema = stub.byId.get(Number(id));
     return schema === undefined ? [404, { error_code: 40403, message: 'Schema not found' }] : [200, schema];
   }
-  const [, subject, version] = /^\/subjects\/([^/]+)\/versions(?:\/(\d+))?$/.exec(path) ?? [];
+  const [, subject, version] = /^\/subjects\/([^/]+)\/versions(?:\/(\d+|latest))?$/.exec(path) ?? [];
   if (subject === undefined) return [404, { error_code: 404, message: 'HTTP 404 Not Found' }];
   const versions = stub.bySubject.get(subject) ?? [];
   if (version !== undefined) {
-    const schema = versions[Number(version) - 1];
+    const schema = version === 'latest' ? versions.at(-1) : versions[Number(version) - 1];
     return schema === undefined ? [404, { error_code: 40402, message: 'Version not found' }] : [200, schema];
   }
   if (stub.incompatible.has(subject)) return [409, { error_code: 409, message: 'Schema being registered is incompatible' }];
