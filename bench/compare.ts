@@ -61,7 +61,8 @@ const RATIOS: Extract = {
     ]),
   score: (figures) =>
     figures.map(({ n, candidates, ratio }) => higher(`full / cached, n ${n}, ${candidates} candidates`, ratio, TIMED)),
-  workers: (figures) => figures.map(({ D, L, n, ratio }) => higher(`two / one, D ${D}, L ${L}, n ${n}`, ratio, TIMED)),
+  workers: (figures) =>
+    figures.map(({ D, L, n, what, ratio }) => higher(`two / one, ${what}, D ${D}, L ${L}, n ${n}`, ratio, TIMED)),
   cache: (figures) =>
     figures
       .filter(({ policy }) => policy !== 'clairvoyant')

@@ -49,11 +49,11 @@ const ofScaling: Rows<NonNullable<Figures['scaling']>> = (figures) =>
     }));
 
 const ofWorkers: Rows<NonNullable<Figures['workers']>> = (figures) =>
-  figures.map(({ D, L, n, ratio }) => ({
-    figure: `workers: two over one, D ${D}, L ${L}, n ${n}`,
+  figures.map(({ D, L, n, what, ratio, copyRatio }) => ({
+    figure: `workers: two over one, ${what}, D ${D}, L ${L}, n ${n}`,
     value: ratio,
     unit: '×',
-    floor: 'two free cores',
+    floor: what === 'step' ? `two free cores (two copies of memory at once: ${copyRatio.toFixed(2)}×)` : 'two free cores',
     allows: 2,
   }));
 
