@@ -43,6 +43,17 @@ const actionsArbitrary: fc.Arbitrary<UserAction[]> = fc
     })),
   );
 
+/** The same, of users who speak: languages that change now and then, some that nobody knows, and some said by themselves. */
+const spokenArbitrary: fc.Arbitrary<(UserAction & { readonly lang?: string })[]> = fc
+  .tuple(actionsArbitrary, fc.array(fc.integer({ min: 0, max: 7 }), { minLength: 1, maxLength: 12 }))
+  .map(([actions, languages]) =>
+    actions.map((action, i) => {
+      const language = languages[Math.floor(i / 4) % languages.length]!;
+      if (i % 9 === 5) return { ...action, action: 'view', entity: `lang:${1 + (language % 5)}` };
+      return language === 0 ? action : { ...action, lang: `${language}` };
+    }),
+  );
+
 const closing: (() => Promise<void>)[] = [];
 afterEach(async () => {
   for (const close of closing.splice(0)) await close();
@@ -52,22 +63,34 @@ describe.each([
   ['additive', RANKING['STU, additive tokens, values, both biases']!, 1],
   ['interleaved', RANKING['STU, interleaved tokens, values, local']!, 2],
 ] as const)('layout %s', (_, bundle, tokensAnEvent) => {
-  const driver = (publish: 'every-batch' | 'every-event') => {
-    const made = new TopologyDriver({ bundle, mapping, settings: { publish } });
+  // The last five entities of the catalogue are languages.
+  const speaking = makeBundle({ ...bundle, entities: bundle.entities.map((entity, i) => (i < 45 ? entity : `lang:${i - 44}`)) });
+  const driver = (publish: 'every-batch' | 'every-event', speaks = false) => {
+    const sequence = { sideFeatures: { namespaces: ['lang'], contextAction: 'view' } };
+    const made = speaks
+      ? new TopologyDriver({
+          bundle: speaking,
+          mapping: { ...mapping, context: { lang: 'lang' } },
+          settings: { publish, sequence },
+        })
+      : new TopologyDriver({ bundle, mapping, settings: { publish } });
     closing.push(() => made.close());
     return made;
   };
   const pipe = (target: TopologyDriver, actions: readonly UserAction[]) => target.pipe(actions.map((one) => JSON.stringify(one)));
 
-  it('gives what a full encode gives, by any batches and through crashes, and ranks alike', async () => {
-    let [tokens, slid] = [0, 0];
+  it.each([
+    ['alone', false],
+    ['with side features merged in, from contexts and by themselves', true],
+  ])('gives what a full encode gives, by any batches and through crashes, and ranks alike: %s', async (_case, speaks) => {
+    let [tokens, slid, features, repeated] = [0, 0, 0, 0];
     await fc.assert(
       fc.asyncProperty(
-        actionsArbitrary,
+        speaks ? spokenArbitrary : actionsArbitrary,
         fc.array(fc.integer({ min: 1, max: 30 }), { minLength: 1, maxLength: 4 }),
         fc.integer({ min: 1, max: 9 }),
         async (actions, sizes, crashEvery) => {
-          const [batched, single] = [driver('every-batch'), driver('every-event')];
+          const [batched, single] = [driver('every-batch', speaks), driver('every-event', speaks)];
           const outputs: OutputBatch[] = [];
           for (const [i, chunk] of chunksOf(actions, sizes).entries()) {
             outputs.push(await pipe(batched, chunk));
@@ -85,7 +108,7 @@ describe.each([
                 { embedding, sequenceDigest: lineage.sequenceDigest, queryTimeMs },
               ]),
             );
-            const check = await shadowCheck(bundle, target.store, published);
+            const check = await shadowCheck(speaks ? speaking : bundle, target.store, published);
             expect(check.digestMismatches).toBe(0);
             if (check.users > 0) expect(check.maxDelta).toBeLessThan(1e-5);
           }
@@ -96,27 +119,21 @@ describe.each([
             actions.filter(({ action }) => action === 'dance').map(() => 'ACTION_UNKNOWN dance'),
           );
           tokens += versions[0]! + versions[1]!;
+          features += accepted.filter(({ action }) => action.entity.startsWith('lang:')).length;
+          repeated += whole.processed.filter(({ disposition }) => disposition === 'duplicate').length;
           slid += ['ann', 'bob'].filter((userId) => (single.store.get(userId)?.windowStart ?? 0) > 0).length;
         },
       ),
       // Seeded: what was tried is known to be long enough, every time.
-      { numRuns: 12, seed: 2 },
+      { numRuns: speaks ? 8 : 12, seed: 2 },
     );
     // The eyes are open: windows were long, and slid.
     expect(tokens).toBeGreaterThan(200);
     if (tokensAnEvent === 2) expect(slid).toBeGreaterThan(0);
+    if (speaks) expect(Math.min(features, repeated)).toBeGreaterThan(5);
   });
 
   it('takes side features from contexts, the earliest of each run, and stays equal to a full encode', async () => {
-    // The last five entities of the catalogue are languages.
-    const entities = bundle.entities.map((entity, i) => (i < 45 ? entity : `lang:${i - 44}`));
-    const speaking = makeBundle({ ...bundle, entities });
-    const settings = { sequence: { sideFeatures: { namespaces: ['lang'], contextAction: 'view' } } };
-    const speaker = () => {
-      const made = new TopologyDriver({ bundle: speaking, mapping: { ...mapping, context: { lang: 'lang' } }, settings });
-      closing.push(() => made.close());
-      return made;
-    };
     const actions = Array.from({ length: 50 }, (_unused, i) => ({
       eventId: `e${i}`,
       userId: 'ann',
@@ -125,7 +142,7 @@ describe.each([
       eventTimeMs: START + 60_000 * (i % 9 === 8 ? i - 4 : i),
       lang: String(1 + (Math.floor(i / 12) % 2)),
     }));
-    const [whole, cut] = [speaker(), speaker()];
+    const [whole, cut] = [driver('every-batch', true), driver('every-batch', true)];
     const outputs = [await pipe(whole, actions)];
     const cutOutputs: OutputBatch[] = [];
     for (const [i, chunk] of chunksOf(actions, [3, 5]).entries()) {
