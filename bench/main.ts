@@ -155,22 +155,18 @@ async function accept({ date, machine, commit }: Report, figures: Figures): Prom
   await write(options.baseline, baseline);
 }
 
-const percent = (share: number | null): string => (share === null ? '' : `${share > 0 ? '+' : ''}${(100 * share).toFixed(1)} %`);
-const shown = ({ change, threshold, ...row }: Comparison) => ({
-  figure: row.figure,
-  baseline: row.baseline,
-  now: row.now,
-  change: percent(change),
-  threshold: percent(threshold),
-  verdict: row.verdict,
-});
+function shown({ figure, baseline, now, change, threshold, verdict }: Comparison) {
+  const percent = (share: number | null) => (share === null ? '' : `${share > 0 ? '+' : ''}${(100 * share).toFixed(1)} %`);
+  return { figure, baseline, now, change: percent(change), threshold: percent(threshold), verdict };
+}
 
-const memoryRows = ({ runs }: Report) =>
-  Object.entries(runs).map(([of, { peakRssBytes, kvBytes }]) => ({
+function memoryRows({ runs }: Report) {
+  return Object.entries(runs).map(([of, { peakRssBytes, kvBytes }]) => ({
     suite: of,
     'peak RSS, MiB': Math.round(peakRssBytes / 2 ** 20),
     'KV caches, MiB': Math.round(kvBytes / 2 ** 20),
   }));
+}
 
 /** The suites of `--only`, or these. */
 function chosen(otherwise: readonly string[]): readonly string[] {
