@@ -1,10 +1,13 @@
 /** The encoder as the rest of the system sees it: users sharded over worker threads, each of which owns its users' KV cache. */
 import type {
   CacheOutcome,
+  CallTerms,
   CandidateRequest,
   CandidateResult,
   EncodeRequest,
   EncodeResult,
+  EncoderLoad,
+  EncoderRun,
   EncoderStats,
   ListIndexStats,
   ScoreRequest,
@@ -15,6 +18,9 @@ import type { CatalogueOverlay } from './catalogue/overlay.ts';
 import { chooseProvider, type ProviderChoice, type ProviderReport } from './gpu/choose-provider.ts';
 import { GpuClaim } from './gpu/gpu-claim.ts';
 import type { Bundle } from './hstu/bundle.ts';
+import { CallScheduler, type ScheduleOptions } from './schedule/call-scheduler.ts';
+import { joinLoads } from './schedule/join-loads.ts';
+import type { ScheduledName } from './schedule/waiting-call.ts';
 import { type IndexReport, ListIndex, type ListIndexOptions } from './worker/index/list-index.ts';
 import type { Calls } from './worker/protocol.ts';
 import { spawnEncoderWorker } from './worker/spawn.ts';
@@ -35,6 +41,10 @@ export interface EncoderOptions {
   readonly provider?: ProviderChoice;
   /** Host memory for the rows of users that a GPU has no room for, bytes. @default as `kvBudgetBytes` */
   readonly hostBudgetBytes?: number;
+  /** Who is next where calls wait for a thread, and how many go together. */
+  readonly schedule?: ScheduleOptions;
+  /** Told of everything that a thread is given. */
+  readonly onRun?: (run: EncoderRun) => void;
   /** Told what it runs on and why, at the start and when that changes. */
   readonly onProvider?: (report: ProviderReport) => void;
   /** By which lists of a large vocabulary are made, once it is there. @default lists are exact */
@@ -45,10 +55,13 @@ export interface EncoderOptions {
 
 /**
  * Exact incremental HSTU encoding. Answers always equal a full encode of the request's window; the cache only decides how
- * many rows that takes. Calls of one user are carried out in the order they are made.
+ * many rows that takes. Calls of one user are carried out in the order they are made; those of different users by their terms, and
+ * together where several wait (`CallScheduler`).
  */
 export class HstuEncoder {
   readonly #workers: readonly WorkerHandle[];
+  /** In front of each worker. */
+  readonly #schedulers: readonly CallScheduler[];
   readonly #claim = new GpuClaim();
   #provider: ProviderReport;
   #bundle: Bundle;
@@ -57,7 +70,10 @@ export class HstuEncoder {
   /** Of the index that is in use. */
   #indexFile: string | undefined;
 
-  constructor(bundle: Bundle, { workers = 1, kvBudgetBytes = 256 * 1024 * 1024, onProvider, ...given }: EncoderOptions = {}) {
+  constructor(
+    bundle: Bundle,
+    { workers = 1, kvBudgetBytes = 256 * 1024 * 1024, schedule, onRun, onProvider, ...given }: EncoderOptions = {},
+  ) {
     const { provider: choice = 'cpu', index, onIndex, ...more } = given;
     this.#bundle = bundle;
     this.#provider = chooseProvider(choice);
@@ -77,6 +93,10 @@ export class HstuEncoder {
       return spawnEncoderWorker({ bundle: this.#bundle, options, provider: this.#provider.provider, index: this.#indexFile });
     };
     this.#workers = Array.from({ length: threads }, (_, i) => new WorkerHandle(`encoder worker ${i}`, spawn, report));
+    this.#schedulers = this.#workers.map((worker) => {
+      const send = (name: ScheduledName, requests: readonly unknown[]) => worker.call(name, requests as never);
+      return new CallScheduler({ send, onRun }, schedule);
+    });
     onProvider?.(this.#provider);
     this.#index = index && ListIndex.of(bundle, index);
     void this.#index?.make().then(async (report) => {
@@ -92,10 +112,11 @@ export class HstuEncoder {
   /**
    * One result a request, in request order.
    *
-   * @throws PipelineError `WORKER_CRASHED` (retriable: the request holds all that is needed to try again), `ENCODER_FAILED`
+   * @throws PipelineError `WORKER_CRASHED` (retriable: the request holds all that is needed to try again), `ENCODER_FAILED`; by
+   *   the terms `ENCODER_BUSY` (retriable), `DEADLINE_PASSED`
    */
-  encode(requests: readonly EncodeRequest[]): Promise<readonly EncodeResult[]> {
-    return this.#byUser('encode', requests);
+  encode(requests: readonly EncodeRequest[], terms?: CallTerms): Promise<readonly EncodeResult[]> {
+    return this.#byUser('encode', requests, terms);
   }
 
   /**
@@ -103,8 +124,8 @@ export class HstuEncoder {
    *
    * @throws PipelineError as `encode`; `ENCODER_FAILED` for a bundle that only a full encode serves
    */
-  encodeInBulk(requests: readonly EncodeRequest[]): Promise<readonly EncodeResult[]> {
-    return this.#byUser('encodeInBulk', requests);
+  encodeInBulk(requests: readonly EncodeRequest[], terms?: CallTerms): Promise<readonly EncodeResult[]> {
+    return this.#byUser('encodeInBulk', requests, terms);
   }
 
   /**
@@ -113,15 +134,14 @@ export class HstuEncoder {
    *
    * @throws PipelineError as `encode`; `ENCODER_FAILED` where the bundle has no heads or a candidate is no row of its table
    */
-  scoreCandidates(requests: readonly CandidateRequest[]): Promise<readonly CandidateResult[]> {
-    return this.#byUser('scoreCandidates', requests);
+  scoreCandidates(requests: readonly CandidateRequest[], terms?: CallTerms): Promise<readonly CandidateResult[]> {
+    return this.#byUser('scoreCandidates', requests, terms);
   }
 
   /** Ranks and top-K, one result a request, in request order. Stateless: any worker answers. */
-  async score(requests: readonly ScoreRequest[]): Promise<readonly ScoreResult[]> {
+  async score(requests: readonly ScoreRequest[], terms?: CallTerms): Promise<readonly ScoreResult[]> {
     if (requests.length === 0) return [];
-    const worker = this.#workers[this.#nextScorer++ % this.#workers.length]!;
-    return worker.call('score', requests);
+    return this.#schedulers[this.#nextScorer++ % this.#schedulers.length]!.submit('score', requests, terms);
   }
 
   /**
@@ -130,6 +150,7 @@ export class HstuEncoder {
    */
   async useCatalogue(catalogue: CatalogueOverlay): Promise<void> {
     this.#bundle = { ...this.#bundle, catalogue };
+    for (const scheduler of this.#schedulers) scheduler.flush();
     const told = await Promise.allSettled(this.#workers.map((worker) => worker.call('useCatalogue', catalogue)));
     // A thread that died is followed by one that is started with it.
     for (const one of told) if (one.status === 'rejected' && !isCrash(one.reason)) throw one.reason;
@@ -146,7 +167,9 @@ export class HstuEncoder {
 
   /** Drops a user's cached rows. Returns whether there were any. */
   forget(userId: string): Promise<boolean> {
-    return this.#workers[shardOf(userId, this.#workers.length)]!.call('forget', userId);
+    const shard = shardOf(userId, this.#workers.length);
+    this.#schedulers[shard]!.flush(userId);
+    return this.#workers[shard]!.call('forget', userId);
   }
 
   /** Who has rows in the cache, most recently used first; of several workers in turn, which is nearly so. */
@@ -186,8 +209,10 @@ export class HstuEncoder {
   async #byUser<Name extends ByUser>(
     name: Name,
     requests: Calls[Name]['request'],
+    terms: CallTerms | undefined,
   ): Promise<readonly Calls[Name]['response'][number][]> {
-    if (this.#workers.length === 1) return requests.length === 0 ? [] : this.#workers[0]!.call(name, requests);
+    if (requests.length === 0) return [];
+    if (this.#workers.length === 1) return this.#schedulers[0]!.submit(name, requests, terms);
     const shards = new Map<number, number[]>();
     for (const [i, { userId }] of requests.entries()) {
       const shard = shardOf(userId, this.#workers.length);
@@ -198,7 +223,7 @@ export class HstuEncoder {
     const results = new Array<Calls[Name]['response'][number]>(requests.length);
     const calls = [...shards].map(async ([shard, members]) => {
       const part = members.map((i) => requests[i]!) as unknown as Calls[Name]['request'];
-      const answers = await this.#workers[shard]!.call(name, part);
+      const answers = await this.#schedulers[shard]!.submit(name, part, terms);
       for (const [at, i] of members.entries()) results[i] = answers[at]!;
     });
     const outcomes = await Promise.allSettled(calls);
@@ -206,7 +231,13 @@ export class HstuEncoder {
     return results;
   }
 
+  /** What waits for its turn, and what was turned away. */
+  get load(): EncoderLoad {
+    return joinLoads(this.#schedulers.map(({ load }) => load));
+  }
+
   async close(): Promise<void> {
+    for (const scheduler of this.#schedulers) scheduler.flush();
     await Promise.all([...this.#workers.map((worker) => worker.close()), this.#index?.close()]);
     this.#claim.release();
   }

@@ -116,6 +116,40 @@ export interface ListIndexStats {
   readonly found: number;
 }
 
+/** What a call of the encoder is for, the most urgent first: somebody waits for the answer, a user has changed, it can wait. */
+export const WORK_CLASSES = ['request', 'update', 'backfill'] as const;
+export type WorkClass = (typeof WORK_CLASSES)[number];
+
+/** On what terms a call waits for its turn. */
+export interface CallTerms {
+  /** @default 'update'; 'backfill' for `encodeInBulk` */
+  readonly workClass?: WorkClass;
+  /** Calls of one class take turns by key: the input partition, a tenant. @default 0 */
+  readonly key?: string | number;
+  /** What has not begun by then fails with `DEADLINE_PASSED`, ms since the epoch. @default none */
+  readonly deadlineMs?: number | undefined;
+}
+
+/** Of one class: what waits now, and what was turned away since the start. */
+export interface ClassLoad {
+  /** Requests of users that wait for a thread. */
+  readonly waiting: number;
+  /** Requests refused with `ENCODER_BUSY`. */
+  readonly busy: number;
+  /** Requests that failed with `DEADLINE_PASSED`. */
+  readonly late: number;
+}
+export type EncoderLoad = Readonly<Record<WorkClass, ClassLoad>>;
+
+/** What a thread was given at once. */
+export interface EncoderRun {
+  readonly workClass: WorkClass;
+  /** Requests of users in it. */
+  readonly users: number;
+  /** How long each of the calls that it is made of has waited, ms. */
+  readonly waitedMs: readonly number[];
+}
+
 /** Counters of the encoder since its start, summed over its workers, and its memory now. */
 export interface EncoderStats {
   readonly workers: number;

@@ -33,6 +33,8 @@ export const ERROR_CODES = {
   STORE_FAILED: { fault: 'runtime', retriable: true },
   WORKER_CRASHED: { fault: 'runtime', retriable: true },
   ENCODER_FAILED: { fault: 'runtime', retriable: false },
+  ENCODER_BUSY: { fault: 'runtime', retriable: true },
+  DEADLINE_PASSED: { fault: 'runtime', retriable: false },
   ENCODER_CLOSED: { fault: 'runtime', retriable: false },
   SHADOW_MISMATCH: { fault: 'runtime', retriable: false },
 } as const satisfies Record<string, { readonly fault: 'data' | 'config' | 'runtime'; readonly retriable: boolean }>;
