@@ -76,8 +76,8 @@ describe('what goes together', () => {
   it('is of one kind and at most a full run; a call is never cut', async () => {
     const { scheduler, encode, sent, answerAll } = world({ maxRunUsers: 3 });
     const calls = [
-      void encode({}, 'a', 'b'),
-      void encode({}, 'c', 'd'),
+      encode({}, 'a', 'b'),
+      encode({}, 'c', 'd'),
       scheduler.submit('encodeInBulk', users('z'), { workClass: 'update' }),
     ];
     calls.push(encode({}, 'e'), encode({}, 'f', 'g', 'h', 'i'));
