@@ -15,8 +15,8 @@ import { handOver, runSuites } from './run-suites.ts';
 import { renderScalePage, SCALE_FILE } from './scale-page.ts';
 import { type Suite, suites } from './suites.ts';
 
-/** Not among all: half an hour, and no figures but those of time. */
-const ALONE = ['soak'];
+/** Not among all: half an hour, and no figures but those of time; minutes of building indexes. */
+const ALONE = ['soak', 'catalogue'];
 /** Of `scale` among all, where a million take five minutes. */
 const USERS_AMONG_ALL = 100_000;
 const USERS_ALONE = 1_000_000;
@@ -42,6 +42,8 @@ function readArguments() {
         users: { type: 'string' },
         /** Of `soak`. */
         minutes: { type: 'string', default: '30' },
+        /** Of `catalogue`, by commas: the index of a million takes minutes to build. */
+        rows: { type: 'string', default: '10000,100000,300000' },
         /** Of `all` and `compare`: these suites only, by commas. */
         only: { type: 'string' },
         /** Of `all`, `scale` and `profile`: into docs; of `--only` some, into the report that is there. */
@@ -62,7 +64,7 @@ function readArguments() {
 function usage(problem?: string): never {
   if (problem !== undefined) process.stderr.write(`${problem}\n`);
   process.stderr.write(`usage: npm run bench [-- all] [--only NAME,NAME] [--users N] [--json] [--publish]
-       npm run bench -- ${Object.keys(suites).join('|')} [--json] [scale: --users N --publish] [soak: --minutes N]
+       npm run bench -- ${Object.keys(suites).join('|')} [--json] [scale: --users N --publish] [soak: --minutes N] [catalogue: --rows N,N]
        npm run bench -- profile [--publish]
        npm run bench -- pages [--report FILE]
        npm run bench:compare [-- --only NAME,NAME] [--report FILE] [--baseline FILE] [--accept]
@@ -72,7 +74,11 @@ function usage(problem?: string): never {
 
 async function one(of: Suite): Promise<void> {
   if (of.elsewhere?.() === true) return;
-  const suiteOptions = { users: positive('users', options.users ?? USERS_ALONE), minutes: positive('minutes', options.minutes) };
+  const suiteOptions = {
+    users: positive('users', options.users ?? USERS_ALONE),
+    minutes: positive('minutes', options.minutes),
+    rows: options.rows.split(',').map((count) => positive('rows', count)),
+  };
   const progress = startProgress(name, of.total(suiteOptions));
   const ran = await of.run((done, label) => progress.update(done, label), suiteOptions);
   progress.stop();

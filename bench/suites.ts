@@ -2,6 +2,7 @@
 import { table } from '../infra/console/table.ts';
 import { type AnalyticsFigure, benchAnalytics } from './analytics.ts';
 import { benchCache, CACHE_FIGURES, type CacheFigure } from './cache.ts';
+import { benchCatalogue, type CatalogueFigure } from './catalogue.ts';
 import { benchEncode, ENCODE_FIGURES, type EncodeFigure } from './encode.ts';
 import { benchGpu, GPU_FIGURES, type GpuFigures, measuredElsewhere } from './gpu.ts';
 import { benchKafka, KAFKA_FIGURES, type KafkaFigures } from './kafka.ts';
@@ -20,6 +21,8 @@ export interface SuiteOptions {
   readonly users: number;
   /** Of `soak`. */
   readonly minutes: number;
+  /** Of `catalogue`. */
+  readonly rows: readonly number[];
 }
 
 export type OnProgress = (done: number, label: string) => void;
@@ -61,7 +64,7 @@ function suite<F>(
 const rows = (figures: readonly object[]): string => table(figures.map((figure) => ({ ...figure })));
 const stamped = (figures: object): object => ({ machine: machine(), commit: commit(), ...figures });
 
-/** In the order in which `npm run bench` runs them, `soak` excepted. */
+/** In the order in which `npm run bench` runs them, `catalogue` and `soak` excepted. */
 export const suites: Readonly<Record<string, Suite>> = {
   encode: suite<EncodeFigure[]>(ENCODE_FIGURES, benchEncode, (encode) => stamped({ encode }), rows),
   scaling: suite<ScalingFigure[]>(SCALING_FIGURES, benchScaling, (scaling) => stamped({ scaling }), rows),
@@ -120,6 +123,12 @@ export const suites: Readonly<Record<string, Suite>> = {
     (onProgress, { users }) => benchScale({ users, warmSeconds: 60, seconds: 30 }, onProgress),
     (scale) => stamped({ scale }),
     ({ loads, ...figures }) => [rows([figures]), rows(loads)].join('\n'),
+  ),
+  catalogue: suite<CatalogueFigure[]>(
+    ({ rows: counts }) => counts.length,
+    (onProgress, { rows: counts }) => benchCatalogue(counts, onProgress),
+    (catalogue) => stamped({ catalogue }),
+    rows,
   ),
   soak: suite<SoakFigures>(
     ({ minutes }) => minutes,

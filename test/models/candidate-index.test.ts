@@ -194,11 +194,14 @@ describe('lists by an index', () => {
       await vi.waitFor(() => expect(reports).toHaveLength(1), { timeout: 60_000 });
       expect(reports[0]).toMatchObject({ rows: V, bytes: expect.any(Number) });
       await first.crash(1);
-      await vi.waitFor(async () => {
-        await first.score([ask(embeddings[2]!, 10)]);
-        await first.score([ask(embeddings[2]!, 10)]);
-        expect((await first.stats()).restarts).toBe(1);
-      });
+      await vi.waitFor(
+        async () => {
+          await first.score([ask(embeddings[2]!, 10)]);
+          await first.score([ask(embeddings[2]!, 10)]);
+          expect((await first.stats()).restarts).toBe(1);
+        },
+        { timeout: 60_000 },
+      );
       expect((await first.stats()).index!.lists).toBeGreaterThanOrEqual(2);
     } finally {
       await first.close();

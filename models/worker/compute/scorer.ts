@@ -13,6 +13,9 @@ import type { Sessions } from './sessions.ts';
 
 /** Scores held at once, floats: bounds rows × vocabulary of one run. */
 const MAX_SCORES = 512 * 1024;
+/** And of a large vocabulary, whose table is dearer to read than scores are to hold, for so many rows: three times as fast at 300,000. */
+const MAX_SCORES_OF_LARGE = 4 * 1024 * 1024;
+const ROWS_OF_LARGE = 16;
 
 interface Row {
   readonly request: number;
@@ -161,7 +164,8 @@ export class Scorer {
     take: (row: Row, above: number, entities: BigInt64Array, scores: Float32Array) => void,
   ): Promise<void> {
     const { vocabularySize: V, dimension: D } = this.#bundle.config;
-    const chunk = Math.max(1, Math.floor(MAX_SCORES / V));
+    const large = Math.min(ROWS_OF_LARGE, Math.floor(MAX_SCORES_OF_LARGE / V));
+    const chunk = Math.max(1, large, Math.floor(MAX_SCORES / V));
     for (let start = 0; start < rows.length; start += chunk) {
       const part = rows.slice(start, start + chunk);
       const embeddings = new Float32Array(part.length * D);
