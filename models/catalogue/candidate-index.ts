@@ -5,7 +5,8 @@
  * Built in the order of the rows by one thread, so that one table always gives one index.
  */
 import { closeSync, fstatSync, openSync } from 'node:fs';
-import { Index, MetricKind, ScalarKind } from 'usearch';
+import { createRequire } from 'node:module';
+import type { Index, MetricKind, ScalarKind } from 'usearch';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 
 /** Rows of an entity table: `(V + 1, D)`, the first of them nobody's. */
@@ -17,7 +18,13 @@ export interface EntityTable {
 /** Changes with anything that makes another index of the same table. */
 export const INDEX_VERSION = 'hnsw-1';
 /** Half floats: as many are found as with whole ones, built in 0.6 of the time (docs/decisions/005). */
-const SHAPE = { metric: MetricKind.IP, quantization: ScalarKind.F16, connectivity: 16, expansion_add: 128, multi: false };
+const SHAPE = {
+  metric: 'ip' as MetricKind.IP,
+  quantization: 'f16' as ScalarKind.F16,
+  connectivity: 16,
+  expansion_add: 128,
+  multi: false,
+};
 /** Rows looked at for a list, at least. More find more of the nearest, and take longer. */
 const EXPANSION = 128;
 /** Rows added at once. The index depends on it. */
@@ -74,7 +81,13 @@ export class CandidateIndex {
   }
 }
 
-const emptyIndex = (dimensions: number): Index => new Index({ ...SHAPE, dimensions, expansion_search: EXPANSION });
+const require = createRequire(import.meta.url);
+
+/** The library is loaded when first needed: a machine that its prebuilt binary does not fit can do without an index. */
+function emptyIndex(dimensions: number): Index {
+  const usearch = require('usearch') as typeof import('usearch');
+  return new usearch.Index({ ...SHAPE, dimensions, expansion_search: EXPANSION });
+}
 
 /** Asked to map a file that it cannot open, usearch 2.26 closes descriptor 0: it must never meet one. */
 function view(index: Index, file: string): void {
