@@ -94,15 +94,31 @@ export class PartitionFetcher {
     this.#partitions.delete(keyOf(at));
   }
 
-  /** Takes up to `max` records, oldest first; `nextOffset` is where the record after them is to be found; NaN where `at` is not read. */
-  take(at: TopicPartition, max: number): { readonly records: readonly SourceRecord[]; readonly nextOffset: number } {
+  /**
+   * Takes up to `max` records, oldest first, those before the first of `beforeMs` or later; `nextOffset` is where the record after
+   * them is to be found; NaN where `at` is not read.
+   */
+  take(
+    at: TopicPartition,
+    max: number,
+    beforeMs = Number.POSITIVE_INFINITY,
+  ): { readonly records: readonly SourceRecord[]; readonly nextOffset: number } {
     const held = this.#partitions.get(keyOf(at));
     if (held === undefined) return { records: [], nextOffset: Number.NaN };
-    const records = held.records.length <= max ? held.records : held.records.slice(0, max);
-    held.records = held.records.length <= max ? [] : held.records.slice(max);
+    let count = 0;
+    while (count < Math.min(max, held.records.length) && timeOf(held.records[count]!) < beforeMs) count++;
+    const records = held.records.length === count ? held.records : held.records.slice(0, count);
+    held.records = held.records.length === count ? [] : held.records.slice(count);
     for (const record of records) held.bytes -= sizeOf(record);
     this.#pump();
     return { records, nextOffset: held.records[0]?.position.offset ?? held.position };
+  }
+
+  /** The timestamp of the record that waits first, ms; `none` where all of the log was taken; undefined where that is not known yet. */
+  headMs(at: TopicPartition): number | 'none' | undefined {
+    const held = this.#partitions.get(keyOf(at));
+    if (held?.records[0] !== undefined) return timeOf(held.records[0]);
+    return held?.caughtUp === true ? 'none' : undefined;
   }
 
   /** Where a partition stands: records waiting, bytes of them, and how many of the log are not yet fetched. */
@@ -305,6 +321,8 @@ export class PartitionFetcher {
 }
 
 const keyOf = ({ topic, partition }: TopicPartition): string => `${partition}/${topic}`;
+
+const timeOf = ({ timestampMs }: SourceRecord): number => timestampMs ?? 0;
 
 /** Bytes a record holds in memory, about: the fetched bytes and the objects around them. */
 const RECORD_BYTES = 200;

@@ -26,6 +26,7 @@ const BULK_FLAGS = [
   'since',
   'until',
   'against',
+  'lettersOf',
   'ranks',
   'maxRate',
   'parallel',
@@ -52,6 +53,7 @@ export function addReplay(program: Command): void {
     .option('--since <time>', 'of Kafka: from the first record of this time on')
     .option('--until <time>', 'of Kafka: up to the first record of this time')
     .option('--against <run>', 'of --mode verify: a run id, or kafka for the topic of embeddings')
+    .option('--letters-of <run>', 'of --from dead-letters: those of a run in ClickHouse, not of the topic')
     .addOption(new Option('--to <place>', 'where the run goes; without it as backfill.to says').choices(PLACES))
     .option('--dry-run', 'count and estimate, store nothing')
     .option('--ranks', 'rank every event as well, and list the best entities at the end of each history')

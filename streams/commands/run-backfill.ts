@@ -15,8 +15,9 @@ import { deadLetterBackfill } from '../replay/dead-letter-source.ts';
 import { estimate } from '../replay/estimate.ts';
 import { openOutput } from '../replay/open-output.ts';
 import { parseBounds } from '../replay/parse-bounds.ts';
-import { type BackfillSource, fileBackfill, kafkaBackfill } from '../replay/source.ts';
+import { type BackfillSource, fileBackfill, joinedBackfill, kafkaBackfill } from '../replay/source.ts';
 import { storedInRun, storedInTopic } from '../replay/stored.ts';
+import { storedLettersBackfill } from '../replay/stored-letters.ts';
 import { isVerified, type Verification } from '../replay/verify.ts';
 import { requireKafka } from '../require-kafka.ts';
 import { INTERRUPTED, onInterrupt } from './interrupt.ts';
@@ -24,7 +25,7 @@ import { INTERRUPTED, onInterrupt } from './interrupt.ts';
 export const MODES = ['state', 'every-event', 'as-of', 'verify'] as const;
 
 /** `files`: all of the section `source`. */
-export const SOURCES = ['files', 'kafka', 'dead-letters'] as const;
+export const SOURCES = ['files', 'kafka', 'files-then-kafka', 'dead-letters'] as const;
 
 /** A backfill lets whatever else wants the processors go first: live is not starved by one beside it. */
 const NICE = 10;
@@ -37,6 +38,7 @@ export interface BackfillFlags {
   readonly since?: string;
   readonly until?: string;
   readonly against?: string;
+  readonly lettersOf?: string;
   readonly to?: RunPlace;
   readonly nice?: number;
   readonly ranks?: true;
@@ -194,20 +196,27 @@ function report(result: Verification, bars: Bars): void {
   if (!ok) process.exitCode = 1;
 }
 
-function sourceOf(config: Config, { from, offsets, since, until }: BackfillFlags): BackfillSource {
-  const kafka = from === undefined ? config.source === undefined : from !== 'files';
-  if (kafka) {
-    const times = {
-      fromTimeMs: since === undefined ? undefined : timeOf('--since', since),
-      toTimeMs: until === undefined ? undefined : timeOf('--until', until),
-    };
-    const bounds = parseBounds(offsets);
-    const open = from === 'dead-letters' ? deadLetterBackfill : kafkaBackfill;
-    return open(config, (partition) => ({ ...times, ...bounds.get(partition) }));
+/** Those that are bounded by offsets and times. */
+const LOGS = { kafka: kafkaBackfill, 'files-then-kafka': joinedBackfill, 'dead-letters': deadLetterBackfill } as const;
+
+function sourceOf(config: Config, { from, lettersOf, offsets, since, until }: BackfillFlags): BackfillSource {
+  const source = from ?? (config.source === undefined ? 'kafka' : 'files');
+  if (lettersOf !== undefined && source !== 'dead-letters')
+    throw new PipelineError('CONFIG_INVALID', '--letters-of: only with --from dead-letters');
+  if (source === 'files' || lettersOf !== undefined) {
+    if (offsets !== undefined || since !== undefined || until !== undefined)
+      throw new PipelineError(
+        'CONFIG_INVALID',
+        `--offsets, --since and --until are of topics: --from ${Object.keys(LOGS).join(', ')}`,
+      );
+    return lettersOf === undefined ? fileBackfill(config) : storedLettersBackfill(config, lettersOf);
   }
-  if (offsets !== undefined || since !== undefined || until !== undefined)
-    throw new PipelineError('CONFIG_INVALID', '--offsets, --since and --until are of --from kafka and --from dead-letters');
-  return fileBackfill(config);
+  const times = {
+    fromTimeMs: since === undefined ? undefined : timeOf('--since', since),
+    toTimeMs: until === undefined ? undefined : timeOf('--until', until),
+  };
+  const bounds = parseBounds(offsets);
+  return LOGS[source](config, (partition) => ({ ...times, ...bounds.get(partition) }));
 }
 
 function timeOf(flag: string, text: string): number {

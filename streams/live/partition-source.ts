@@ -3,18 +3,30 @@ import { Observable } from 'rxjs';
 import type { SourceRecord } from '../../schemas/action.ts';
 import type { SourceBatch } from '../../schemas/batch.ts';
 
+interface TopicPartition {
+  readonly topic: string;
+  readonly partition: number;
+}
+
 /** Where a partition's records wait after they were fetched. */
 export interface FetchedRecords {
+  /** Up to `max` records, oldest first, those before the first of `beforeMs` or later. */
   take(
-    at: { readonly topic: string; readonly partition: number },
+    at: TopicPartition,
     max: number,
+    beforeMs?: number,
   ): { readonly records: readonly SourceRecord[]; readonly nextOffset: number };
+  /** The timestamp of the record that waits first, ms; `none` where nothing is left of the log; undefined where that is not known yet. */
+  headMs(at: TopicPartition): number | 'none' | undefined;
 }
 
 export interface PartitionSourceOptions {
   readonly partition: number;
-  /** Input topics, in the order in which they take turns. */
-  readonly topics: readonly string[];
+  /**
+   * Input topics. Those of one group are merged by their records' timestamps, of equal ones the earlier topic first; groups take
+   * turns.
+   */
+  readonly topics: readonly (readonly string[])[];
   readonly fetched: FetchedRecords;
   readonly batchEvents: number;
   readonly maxInFlightBatches: number;
@@ -26,6 +38,9 @@ export interface PartitionSourceOptions {
 
 /**
  * Batches of one partition number, each of one topic.
+ *
+ * Of a group, no record is taken while another of its topics may hold an older one: far behind, an erasure stays where it stands
+ * among the actions, as in a replay. What is written after its timestamp was passed comes when it comes.
  *
  * A batch takes all that has come, up to `batchEvents`: small ones while little comes, large ones under load.
  */
@@ -88,13 +103,34 @@ export class PartitionSource {
   #nextBatch(): SourceBatch | undefined {
     const { topics, fetched, partition, batchEvents, now } = this.#options;
     for (let i = 0; i < topics.length; i++) {
-      const topic = topics[(this.#turn + i) % topics.length]!;
-      const { records, nextOffset } = fetched.take({ topic, partition }, batchEvents);
+      const next = this.#nextOf(topics[(this.#turn + i) % topics.length]!);
+      if (next === undefined) continue;
+      const { topic, beforeMs } = next;
+      const { records, nextOffset } = fetched.take({ topic, partition }, batchEvents, beforeMs);
       if (records.length === 0) continue;
       this.#turn = (this.#turn + i + 1) % topics.length;
       return { topic, partition, records, nextOffset, readAtMs: now(), ack: () => this.#ack() };
     }
     return undefined;
+  }
+
+  /** The topic of a group that holds its oldest record, and how far it may go before another's turn. */
+  #nextOf(group: readonly string[]): { readonly topic: string; readonly beforeMs: number } | undefined {
+    const { fetched, partition } = this.#options;
+    let oldest: { readonly topic: string; readonly headMs: number } | undefined;
+    let beforeMs = Number.POSITIVE_INFINITY;
+    for (const topic of group) {
+      const headMs = fetched.headMs({ topic, partition });
+      if (headMs === undefined) return undefined;
+      if (headMs === 'none') continue;
+      if (oldest === undefined) oldest = { topic, headMs };
+      else if (headMs < oldest.headMs) {
+        beforeMs = oldest.headMs;
+        oldest = { topic, headMs };
+        // Equal ones of a later topic come after.
+      } else beforeMs = Math.min(beforeMs, headMs + 1);
+    }
+    return oldest === undefined ? undefined : { topic: oldest.topic, beforeMs };
   }
 
   #ack(): void {

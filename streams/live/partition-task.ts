@@ -102,9 +102,11 @@ export class PartitionTask {
       seenLimit: parts.config.sequence.seenLimit,
       hotUsers: parts.hotUsersPerPartition,
     });
+    const { userActions, erasures } = parts.config.kafka.topics;
+    const merged = [userActions, erasures];
     this.#source = new PartitionSource({
       partition,
-      topics: parts.topics,
+      topics: [merged, ...parts.topics.filter((topic) => !merged.includes(topic)).map((topic) => [topic])],
       fetched: parts.fetcher,
       batchEvents,
       maxInFlightBatches,

@@ -87,8 +87,9 @@ export function unfit(
     problems.push(
       `it is made of ${[...new Set(ranges.map(({ topic }) => topic))].join(', ')}, live of ${userActions}, ${erasures}`,
     );
+  // Of rows that were read before the log, what lies before it is theirs.
   for (const { topic, partition, from } of ranges)
-    if (from > 0 && topic === userActions)
+    if (from > 0 && topic === userActions && facts['files'] === undefined)
       problems.push(`${topic}/${partition} begins at offset ${from}: what users did before it would be lost to live`);
   if (facts['modelDigest'] !== undefined && facts['modelDigest'] !== bundle.digest)
     problems.push(

@@ -2,7 +2,8 @@
 import { createHash } from 'node:crypto';
 import { checkColumns, openRawRows } from '../../infra/files/read-records.ts';
 import { topicsOf } from '../../infra/files/topics-of.ts';
-import { kafkaClient } from '../../infra/kafka/kafka-client.ts';
+import { partitionOf } from '../../infra/kafka/action-producer.ts';
+import { type KafkaClient, kafkaClient } from '../../infra/kafka/kafka-client.ts';
 import { type OffsetRange, type RangeBounds, readRanges, resolveRanges } from '../../infra/kafka/range-reader.ts';
 import { SchemaRegistry } from '../../infra/kafka/schema-registry.ts';
 import type { SourceRecord } from '../../schemas/action.ts';
@@ -28,35 +29,40 @@ export interface BackfillSource {
 
 /** Files and tables, each user's events by event time, ties by input and row: as in the merged order of a replay. */
 export function fileBackfill(config: Config): BackfillSource {
-  const { source } = config;
+  return {
+    facts: rowFacts(config),
+    scan: (visit, signal) => scanRows(config, visit, signal),
+  };
+}
+
+function rowFacts({ source }: Config): { readonly files: readonly string[] } {
   if (source === undefined)
     throw new PipelineError('CONFIG_INVALID', 'source: missing; a backfill needs source.files or source.clickhouse');
-  const { maxRecordBytes } = source;
-  return {
-    facts: { files: [...source.files.map(({ path }) => path), ...source.clickhouse.map(({ name }) => name)] },
-    async scan(visit, signal) {
-      const inputs = await rowInputs(config);
-      const digests: string[] = [];
-      for (const [i, topic] of topicsOf(inputs).entries()) {
-        const input = inputs[i]!;
-        const mapping = compileMapping(input.mapping, { ...config.time, maxRecordBytes });
-        const hash = createHash('sha256');
-        const { header, chunks, toValue } = await openRawRows(input, maxRecordBytes, hash);
-        checkColumns(input.path, header, mapping.fields);
-        let offset = 0;
-        for await (const rows of chunks) {
-          signal?.throwIfAborted();
-          for (const row of rows) {
-            const record: SourceRecord = { position: { topic, partition: 0, offset: offset++ }, value: toValue(row) };
-            const result = mapping.decode(record);
-            visit(record, result, result.ok ? result.action.eventTimeMs : 0);
-          }
-        }
-        digests.push(`${hash.digest('hex')} ${input.format} ${JSON.stringify(input.mapping)}`);
+  return { files: [...source.files.map(({ path }) => path), ...source.clickhouse.map(({ name }) => name)] };
+}
+
+async function scanRows(config: Config, visit: Visit, signal: AbortSignal | undefined): Promise<string> {
+  const inputs = await rowInputs(config);
+  const { maxRecordBytes } = config.source!;
+  const digests: string[] = [];
+  for (const [i, topic] of topicsOf(inputs).entries()) {
+    const input = inputs[i]!;
+    const mapping = compileMapping(input.mapping, { ...config.time, maxRecordBytes });
+    const hash = createHash('sha256');
+    const { header, chunks, toValue } = await openRawRows(input, maxRecordBytes, hash);
+    checkColumns(input.path, header, mapping.fields);
+    let offset = 0;
+    for await (const rows of chunks) {
+      signal?.throwIfAborted();
+      for (const row of rows) {
+        const record: SourceRecord = { position: { topic, partition: 0, offset: offset++ }, value: toValue(row) };
+        const result = mapping.decode(record);
+        visit(record, result, result.ok ? result.action.eventTimeMs : 0);
       }
-      return digests.join('\n');
-    },
-  };
+    }
+    digests.push(`${hash.digest('hex')} ${input.format} ${JSON.stringify(input.mapping)}`);
+  }
+  return digests.join('\n');
 }
 
 /** Decodes the records of a deployment's topics as its configuration says now. */
@@ -76,34 +82,95 @@ export const deploymentDecoder = (config: LiveConfig, registry: SchemaRegistry |
  * @param boundsOf of a partition of `userActions`
  */
 export function kafkaBackfill(given: Config, boundsOf: (partition: number) => RangeBounds): BackfillSource {
-  const config = requireKafka(given, 'a backfill from Kafka');
-  const { topics, maxBufferedBytes, schemaRegistry } = config.kafka;
-  const registry = schemaRegistry && new SchemaRegistry(schemaRegistry);
-  const decoder = deploymentDecoder(config, registry);
-  let ranges: readonly OffsetRange[] = [];
+  const log = new Log(requireKafka(given, 'a backfill from Kafka'), boundsOf);
   return {
     get facts() {
-      return { topics: [topics.userActions, topics.erasures], ranges };
+      return log.facts;
     },
     async scan(visit, signal) {
-      await requireMappedFields(config.kafka, registry);
-      const kafka = kafkaClient(config.kafka);
-      const actions = await resolveRanges(kafka, topics.userActions, boundsOf);
-      const erasures = await resolveRanges(kafka, topics.erasures, () => ({}));
-      ranges = [...actions, ...erasures];
-      const order = new Map<string, number>();
-      for await (const records of readRanges(kafka, [...actions, ...erasures], maxBufferedBytes, signal)) {
-        await registry?.ensure(schemaIdsOf(records));
-        for (const record of records) {
-          const key = `${record.position.partition}/${record.position.topic}`;
-          // Never back: within a topic the place in the log decides, whatever the producers' clocks said.
-          const at = Math.max(order.get(key) ?? 0, record.timestampMs ?? 0);
-          order.set(key, at);
-          visit(record, decoder.decode(record), at);
-        }
-      }
-      const text = ({ topic, partition, from, to }: OffsetRange) => `${topic}/${partition} ${from}-${to}`;
-      return [...actions, ...erasures].map(text).join('\n');
+      await log.open();
+      return log.scan(visit, signal);
     },
   };
+}
+
+/** More than any event time, ms: rows stand before the log, whose order begins at 0. */
+const BEFORE_LOG = 2 ** 52;
+
+/**
+ * History from files and tables, by event time, then the log, as if live had been given the rows first: an event of both counts once,
+ * by its id or as older than the user's window. A row has the partition that its user has in the log.
+ *
+ * @param boundsOf of a partition of `userActions`
+ */
+export function joinedBackfill(given: Config, boundsOf: (partition: number) => RangeBounds): BackfillSource {
+  const config = requireKafka(given, 'a backfill from files and Kafka');
+  const rows = rowFacts(config);
+  const log = new Log(config, boundsOf);
+  return {
+    get facts() {
+      return { ...rows, ...log.facts };
+    },
+    async scan(visit, signal) {
+      // A range that the log does not have is told before months of rows are read.
+      const partitions = await log.open();
+      const place: Visit = (record, result, order) => {
+        if (!result.ok) return visit(record, result, order);
+        const position = { ...record.position, partition: partitionOf(result.action.userId, partitions) };
+        visit({ ...record, position }, { ok: true, action: { ...result.action, position } }, order - BEFORE_LOG);
+      };
+      return [await scanRows(config, place, signal), await log.scan(visit, signal)].join('\n');
+    },
+  };
+}
+
+class Log {
+  readonly #config: LiveConfig;
+  readonly #boundsOf: (partition: number) => RangeBounds;
+  readonly #kafka: KafkaClient;
+  readonly #registry: SchemaRegistry | undefined;
+  #ranges: readonly OffsetRange[] = [];
+
+  constructor(config: LiveConfig, boundsOf: (partition: number) => RangeBounds) {
+    const { schemaRegistry } = config.kafka;
+    this.#config = config;
+    this.#boundsOf = boundsOf;
+    this.#kafka = kafkaClient(config.kafka);
+    this.#registry = schemaRegistry && new SchemaRegistry(schemaRegistry);
+  }
+
+  get facts() {
+    const { userActions, erasures } = this.#config.kafka.topics;
+    return { topics: [userActions, erasures], ranges: this.#ranges };
+  }
+
+  /** Finds out what is to be read. @returns how many partitions actions have */
+  async open(): Promise<number> {
+    const { topics } = this.#config.kafka;
+    await requireMappedFields(this.#config.kafka, this.#registry);
+    const actions = await resolveRanges(this.#kafka, topics.userActions, this.#boundsOf);
+    const erasures = await resolveRanges(this.#kafka, topics.erasures, () => ({}));
+    this.#ranges = [...actions, ...erasures];
+    return actions.length;
+  }
+
+  async scan(visit: Visit, signal: AbortSignal | undefined): Promise<string> {
+    const { topics, maxBufferedBytes } = this.#config.kafka;
+    const decoder = deploymentDecoder(this.#config, this.#registry);
+    const newest = new Map<string, number>();
+    for await (const records of readRanges(this.#kafka, this.#ranges, maxBufferedBytes, signal)) {
+      await this.#registry?.ensure(schemaIdsOf(records));
+      for (const record of records) {
+        const { topic, partition } = record.position;
+        const key = `${partition}/${topic}`;
+        // Never back: within a topic the place in the log decides, whatever the producers' clocks said.
+        const at = Math.max(newest.get(key) ?? 0, record.timestampMs ?? 0);
+        newest.set(key, at);
+        // Of one moment, an erasure takes the actions with it, as it does live.
+        visit(record, decoder.decode(record), 2 * at + (topic === topics.erasures ? 1 : 0));
+      }
+    }
+    const text = ({ topic, partition, from, to }: OffsetRange) => `${topic}/${partition} ${from}-${to}`;
+    return this.#ranges.map(text).join('\n');
+  }
 }

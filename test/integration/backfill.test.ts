@@ -1,16 +1,22 @@
 /** Backfills against the real engine and a real broker: what live published is what replay computes, and a stop costs nothing. */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { connect } from '../../infra/clickhouse/connect.ts';
+import { partitionOf } from '../../infra/kafka/action-producer.ts';
+import { statedPartition } from '../../infra/kafka/transactions.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
 import { loadBundle } from '../../models/hstu/bundle.ts';
+import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
+import { parseConfig } from '../../schemas/config.ts';
 import { loadConfig } from '../../streams/load-config.ts';
 import { backfill, verifyStored } from '../../streams/replay/backfill.ts';
 import { clickhouseOutput } from '../../streams/replay/clickhouse-output.ts';
-import { fileBackfill, kafkaBackfill } from '../../streams/replay/source.ts';
+import { kafkaOutput } from '../../streams/replay/kafka-output.ts';
+import { planPromotion } from '../../streams/replay/promote.ts';
+import { fileBackfill, joinedBackfill, kafkaBackfill } from '../../streams/replay/source.ts';
 import { storedInRun, storedInTopic } from '../../streams/replay/stored.ts';
 import { isVerified } from '../../streams/replay/verify.ts';
 import { kafkaIsPossible, randomName, sharedKafka } from '../support/kafka-broker.ts';
@@ -92,4 +98,84 @@ describe.skipIf(!kafkaIsPossible)('a backfill of Kafka', { timeout: 180_000 }, (
     const beyond = kafkaBackfill(config, () => ({ toOffset: 1_000_000 }));
     await expect(verifyStored({ ...common, source: beyond })).rejects.toThrow(/is not in the log, which holds the offsets 0 to/);
   });
+
+  it('an erasure among a backlog takes what stands before it and nothing after, live as in a replay, and where files go before the log', async () => {
+    const late = await LiveWorld.create({
+      broker: await sharedKafka(),
+      name: randomName('erased'),
+      bundlePath: bundle.path,
+      bundle: bundle.bundle,
+      settings: { kafka: { batchEvents: 16, partitions: 2 } },
+    });
+    try {
+      const { topics } = late.config.kafka;
+      const actions = liveEvents({ events: 400, users: 6, late: 0 });
+      const gone = actions[0]!.userId;
+      const at = Date.now() - 60_000;
+      const producer = late.kafka.producer({ createPartitioner: statedPartition });
+      await producer.connect();
+      const codec = new AvroCodec();
+      const send = async (of: typeof actions, timestampMs: number) => {
+        const messages = of.map((action) => ({
+          key: action.userId,
+          value: codec.encode('UserAction', action),
+          partition: partitionOf(action.userId, 2),
+          timestamp: String(timestampMs),
+        }));
+        await producer.send({ topic: topics.userActions, messages });
+      };
+      await send(actions.slice(0, 300), at);
+      await send(actions.slice(300), at + 1);
+      // Of the moment of the actions before it; asked for when all of them were written, and read by no one yet.
+      const erasure = { key: gone, value: null, partition: partitionOf(gone, 2), timestamp: String(at) };
+      await producer.send({ topic: topics.erasures, messages: [erasure] });
+      await producer.disconnect();
+      const instance = await late.start('behind');
+      await late.untilConsumed(actions.length);
+      expect(await instance.stop()).toBe(0);
+
+      const stored = await storedInTopic(late.config);
+      const versions = (await stored.ofUsers([gone])).get(gone)!;
+      expect(Math.max(...versions.keys())).toBe(actions.slice(300).filter(({ userId }) => userId === gone).length);
+
+      const rows = join(late.folder, 'rows.jsonl');
+      await writeFile(
+        rows,
+        actions
+          .slice(0, 250)
+          .map((action) => `${JSON.stringify(action)}\n`)
+          .join(''),
+      );
+      const settings = { kafka: late.config.kafka, source: { files: [{ path: rows, format: 'jsonl', mapping: MAPPING }] } };
+      const { source } = parseConfig({ bundle: bundle.path, ...settings }, 'this test');
+      const config = { ...late.config, source, state: { ...late.config.state, path: late.folder } };
+      const common = { config, bundle: bundle.bundle, stored, everyVersion: true };
+      const after = (count: number) => (partition: number) => ({
+        fromOffset: actions.slice(0, count).filter(({ userId }) => partitionOf(userId, 2) === partition).length,
+      });
+      for (const source of [kafkaBackfill(config, () => ({})), joinedBackfill(config, after(200))])
+        expect(await verifyStored({ ...common, source })).toMatchObject({ users: 6, missing: [], extra: [], mismatches: [] });
+      const gap = await verifyStored({ ...common, source: joinedBackfill(config, after(260)) });
+      expect(isVerified(gap)).toBe(false);
+
+      // What lies before the range in the log came from the rows: live may go on with it, each user where the log has it.
+      const output = await kafkaOutput(config);
+      const run = { config, bundle: bundle.bundle, source: joinedBackfill(config, after(200)), mode: 'state', output } as const;
+      const { runId } = await backfill(run);
+      const embeddings = await late.read(`${late.config.kafka.applicationId}-${runId}-embeddings`);
+      expect(embeddings).toHaveLength(6);
+      for (const { key, position } of embeddings) expect(position.partition).toBe(partitionOf(Buffer.from(key!).toString(), 2));
+      expect((await planPromotion(config, bundle.bundle, runId)).cut).toHaveLength(4);
+    } finally {
+      await late.close();
+    }
+  });
 });
+
+const MAPPING = {
+  eventId: '{eventId}',
+  userId: '{userId}',
+  action: '{action}',
+  entity: '{entity}',
+  eventTime: { field: 'eventTimeMs', unit: 'ms' },
+};

@@ -6,16 +6,20 @@ import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ClickHouse } from '../../infra/clickhouse/clickhouse.ts';
+import { ClickHouseSink } from '../../infra/clickhouse/clickhouse-sink.ts';
 import { connect } from '../../infra/clickhouse/connect.ts';
 import { openEngine } from '../../infra/clickhouse/engine/open-engine.ts';
 import { openFileSource } from '../../infra/files/merge-by-time.ts';
-import type { PositionedAction, UserAction } from '../../schemas/action.ts';
+import { deadLetter } from '../../operators/dead-letter.ts';
+import type { DeadLetter, PositionedAction, UserAction } from '../../schemas/action.ts';
 import type { Config, ConfigInput } from '../../schemas/config.ts';
 import { parseConfig } from '../../schemas/config.ts';
 import { loadConfig } from '../../streams/load-config.ts';
+import { lettersBatch } from '../../streams/replay/backfill-output.ts';
 import { deadLetterBackfill } from '../../streams/replay/dead-letter-source.ts';
 import { rowInputs } from '../../streams/replay/row-inputs.ts';
-import { type BackfillSource, fileBackfill } from '../../streams/replay/source.ts';
+import { type BackfillSource, fileBackfill, kafkaBackfill } from '../../streams/replay/source.ts';
+import { storedLettersBackfill } from '../../streams/replay/stored-letters.ts';
 import { kafkaIsPossible, randomName, sharedKafka } from '../support/kafka-broker.ts';
 import { liveBundle, liveEvents } from '../support/live-bundle.ts';
 import { LiveWorld } from '../support/live-world.ts';
@@ -33,6 +37,16 @@ async function eventsOf(source: BackfillSource): Promise<UserAction[]> {
     events.push(bare(result.action));
   });
   return events;
+}
+
+/** Stores what a source's decoder refuses as the letters of a run; how many they are. */
+async function storeLetters(clickhouse: ClickHouse, runId: string, source: BackfillSource): Promise<number> {
+  const letters: DeadLetter[] = [];
+  await source.scan((record, result) => {
+    if (!result.ok) letters.push(deadLetter(record, 'decode', result.code, result.message));
+  });
+  await new ClickHouseSink(clickhouse, { runId }).write(lettersBatch(letters), 0);
+  return letters.length;
 }
 
 type Source = NonNullable<ConfigInput['source']>;
@@ -177,6 +191,21 @@ describe('rows of files and tables', { timeout: 120_000 }, () => {
       /2 problem\(s\)[\s\S]*clickhouse\.0\.name[\s\S]*table or query/,
     );
   });
+
+  it('that were dead letters come again from the table of their run, decoded by what the configuration says now', async () => {
+    const now = withSource({ files: [mapped('ratings.csv', 'csv')] });
+    const minMs = expected[ROWS / 2]!.eventTimeMs;
+    const before = { ...now, time: { ...now.time, minMs } };
+    const refused = expected.filter(({ eventTimeMs }) => eventTimeMs < minMs);
+    expect(await storeLetters(engine, 'of-files', fileBackfill(before))).toBe(refused.length);
+    expect(refused.length).toBeGreaterThan(500);
+    const byId = (a: UserAction, b: UserAction) => (a.userId + a.eventId < b.userId + b.eventId ? -1 : 1);
+    expect((await eventsOf(storedLettersBackfill(now, 'of-files'))).sort(byId)).toEqual([...refused].sort(byId));
+    const other = withSource({ files: [mapped('ratings.csv.gz', 'csv')] });
+    await expect(eventsOf(storedLettersBackfill(other, 'of-files'))).rejects.toThrow(
+      /no topic or source of this name \(ratings\.csv\.gz\)/,
+    );
+  });
 });
 
 describe.skipIf(!kafkaIsPossible)('dead letters', { timeout: 180_000 }, () => {
@@ -205,6 +234,22 @@ describe.skipIf(!kafkaIsPossible)('dead letters', { timeout: 180_000 }, () => {
       expect((await eventsOf(deadLetterBackfill(mended, () => ({})))).sort(byId)).toEqual([...refused].sort(byId));
       // As it was, they are dead letters again.
       await expect(eventsOf(deadLetterBackfill(world.config, () => ({})))).rejects.toThrow(/before time\.minMs/);
+
+      // And from ClickHouse, bytes and all.
+      const stored = { ...mended, clickhouse: { ...mended.clickhouse, path: join(world.folder, 'ch') } };
+      const clickhouse = await connect(stored.clickhouse);
+      try {
+        expect(
+          await storeLetters(
+            clickhouse,
+            name,
+            kafkaBackfill(world.config, () => ({})),
+          ),
+        ).toBe(refused.length);
+        expect((await eventsOf(storedLettersBackfill(stored, name))).sort(byId)).toEqual([...refused].sort(byId));
+      } finally {
+        await clickhouse.close();
+      }
     } finally {
       await world.close();
     }

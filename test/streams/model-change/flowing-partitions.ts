@@ -34,6 +34,10 @@ export interface FlowingOptions {
   readonly bundles: Readonly<Record<string, Bundle>>;
   readonly settings?: Partial<ConfigInput>;
   readonly availableBytes?: number;
+  /** Told of a model, or of the same with another catalogue, before the first batch that it flows with. */
+  readonly onServing?: (model: ServedModel) => void;
+  /** As `ModelChangesOptions`. */
+  readonly upToDate?: (model: ServedModel) => ServedModel;
 }
 
 export class FlowingPartitions {
@@ -53,7 +57,7 @@ export class FlowingPartitions {
   #drain = new AbortController();
   #flow: Promise<void> = Promise.resolve();
 
-  constructor({ bundles, settings = {}, availableBytes }: FlowingOptions) {
+  constructor({ bundles, settings = {}, availableBytes, onServing, upToDate }: FlowingOptions) {
     const [folder, bundle] = Object.entries(bundles)[0]!;
     this.#bundles = new Map(Object.values(bundles).map((each) => [each.digest, each]));
     const config = parseConfig({ publish: 'every-event', ...settings, bundle: folder }, 'test');
@@ -67,7 +71,10 @@ export class FlowingPartitions {
       this.#newest = serveModel(next, path, { config, wiring, onProvider: () => undefined, onIndex: () => undefined });
       return this.#newest;
     };
-    this.slot = new ModelSlot<ServedModel>(serve(bundle, folder), (model) => this.served.push(model.bundle.digest));
+    this.slot = new ModelSlot<ServedModel>(serve(bundle, folder), (model) => {
+      this.served.push(model.bundle.digest);
+      onServing?.(model);
+    });
     this.changes = new ModelChanges({
       slot: this.slot,
       config,
@@ -77,6 +84,7 @@ export class FlowingPartitions {
         return found;
       },
       serve,
+      ...(upToDate !== undefined && { upToDate }),
       configured: async () => folder,
       windowOf: (userId) => this.#windowOf(userId),
       busy: () => [...this.#tasks.values()].some(({ source }) => source.inFlight > 0),
@@ -182,8 +190,8 @@ export class FlowingPartitions {
     };
     const source = new PartitionSource({
       partition,
-      topics: [TOPIC],
-      fetched: { take },
+      topics: [[TOPIC]],
+      fetched: { take, headMs: () => waiting[0]?.timestampMs ?? (waiting.length > 0 ? 0 : 'none') },
       batchEvents: 8,
       maxInFlightBatches: 2,
       now,
