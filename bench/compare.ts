@@ -76,6 +76,7 @@ const RATIOS: Extract = {
     higher('at-least-once / memory', atLeastOnce.eventsPerSecond / memory.eventsPerSecond, WITH_BROKER),
   ],
   restore: () => [],
+  sink: () => [],
   analytics: () => [],
   gpu: ({ pools, shapes }) => [
     ...pools.map(({ poolMiB, ratio }) => lower(`step over the smallest pool's, ${poolMiB} MiB`, ratio, TIMED)),

@@ -111,17 +111,20 @@ async function all(): Promise<void> {
 
 async function run(names: readonly string[]): Promise<Report> {
   const users = positive('users', options.users ?? USERS_AMONG_ALL);
-  return runSuites(names, ['--users', `${users}`], (text) => (options.json ? process.stderr : process.stdout).write(`${text}\n`));
+  return runSuites(names, ['--users', `${users}`], async (text, report) => {
+    (options.json ? process.stderr : process.stdout).write(`${text}\n`);
+    await write(LATEST, report);
+  });
 }
 
 async function publish(report: Report): Promise<void> {
   await write(`${PUBLISHED}/report.json`, report);
   for (const file of await drawPictures(report, PUBLISHED)) process.stderr.write(`${relative('.', file)}\n`);
+  await renderScalePage();
 }
 
 /** What is drawn and reckoned from measured files, once more. */
 async function pages(): Promise<void> {
-  await renderScalePage();
   await publish(await readReport(options.report ?? `${PUBLISHED}/report.json`));
 }
 

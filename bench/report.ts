@@ -17,6 +17,7 @@ import type { RestoreFigures } from './restore.ts';
 import type { ScaleFigures } from './scale.ts';
 import type { ScalingFigure } from './scaling.ts';
 import type { ScoreFigure } from './score.ts';
+import type { SinkFigures } from './sink.ts';
 import type { WorkersFigure } from './workers.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -34,6 +35,7 @@ export interface Figures {
   readonly replay?: readonly ReplayFigure[];
   readonly kafka?: KafkaFigures;
   readonly restore?: RestoreFigures;
+  readonly sink?: SinkFigures;
   readonly analytics?: readonly AnalyticsFigure[];
   readonly gpu?: GpuFigures;
   readonly peers?: readonly PeerFigures[];

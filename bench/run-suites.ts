@@ -24,11 +24,16 @@ export function handOver(ran: Ran): boolean {
   return true;
 }
 
-/** Runs the suites in this order; one that fails is told and passed over. @param options of the command line, for every suite */
+/**
+ * Runs the suites in this order; one that fails is told and passed over.
+ *
+ * @param options of the command line, for every suite
+ * @param onRan given what a terminal shows of a suite, and the report until then: a run that is broken off leaves what it has
+ */
 export async function runSuites(
   names: readonly string[],
   options: readonly string[],
-  onText: (text: string) => void,
+  onRan: (text: string, report: Report) => Promise<void>,
 ): Promise<Report> {
   let report = await emptyReport();
   for (const [i, name] of names.entries()) {
@@ -43,7 +48,7 @@ export async function runSuites(
         figures: { ...report.figures, [name]: (ran.json as Record<string, unknown>)[name] },
         runs: { ...report.runs, [name]: { date: new Date().toISOString(), commit: report.commit, seconds, ...ran.usage } },
       };
-      onText(`${heading(`${name}, ${duration(1e3 * seconds)}`)}\n${ran.text}`);
+      await onRan(`${heading(`${name}, ${duration(1e3 * seconds)}`)}\n${ran.text}`, report);
     }
   }
   return report;

@@ -4,14 +4,14 @@
  */
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { lruHitRatio, UTILISATION } from '../streams/plan.ts';
+import { PUBLISHED, readReport } from './report.ts';
 import type { ScaleFigures } from './scale.ts';
+import type { SinkFigures } from './sink.ts';
 
-const ROOT = fileURLToPath(new URL('..', import.meta.url));
-export const SCALE_FILE = join(ROOT, 'docs/bench/scale.json');
-export const SCALE_PAGE = join(ROOT, 'docs/scale.md');
-const BEGIN = '<!-- computed from docs/bench/scale.json: npm run bench -- pages -->';
+export const SCALE_FILE = join(PUBLISHED, 'scale.json');
+export const SCALE_PAGE = join(PUBLISHED, '../scale.md');
+const BEGIN = '<!-- computed from docs/bench: npm run bench -- pages -->';
 const END = '<!-- end of what is computed -->';
 
 export interface Target {
@@ -21,7 +21,13 @@ export interface Target {
   readonly skew: number;
 }
 
-export const TARGET: Target = { users: 100e6, eventsPerSecond: 1e6, skew: 0.8 };
+/** What the page is computed from. */
+export interface Measured {
+  readonly scale: ScaleFigures;
+  readonly sink: SinkFigures;
+}
+
+const TARGET: Target = { users: 100e6, eventsPerSecond: 1e6, skew: 0.8 };
 
 /** Amazon's r7a.8xlarge and i4i.8xlarge, as its pages describe them. Not measured. */
 const MACHINE = { cores: 32, memoryGB: 256, kvGB: 160 };
@@ -29,7 +35,6 @@ const BROKER = { gigabitsPerSecond: 18.75, utilisation: 0.5, replicas: 3 };
 /** Cores of a process: as it was measured, a main thread and an encoder thread. */
 const CORES_A_PROCESS = 2;
 /** Of the model that `bench scale` serves: D 64, 2 layers, window of 200 that slides by 50. */
-const EMBEDDING_BYTES = 4 * 64 + 180;
 const SLIDE = { rows: 150, everyEvents: 50 };
 /** Bytes of an action on the wire: assumed. */
 const ACTION_BYTES = 100;
@@ -67,7 +72,7 @@ export function constantsOf({ loads }: ScaleFigures): Pick<Derived, 'eventUs' | 
 type Line = readonly [quantity: string, arithmetic: string, value: string];
 
 /** The cluster, line by line. */
-export function derive(scale: ScaleFigures, { users, eventsPerSecond, skew }: Target = TARGET): readonly Line[] {
+export function derive({ scale, sink }: Measured, { users, eventsPerSecond, skew }: Target = TARGET): readonly Line[] {
   const { eventUs, rowUs, rowsAMiss, kvBytesAUser } = constantsOf(scale);
   const processesAMachine = MACHINE.cores / CORES_A_PROCESS;
   const hitRatioOf = (machines: number) => lruHitRatio(users, Math.floor((machines * MACHINE.kvGB * 1e9) / kvBytesAUser), skew);
@@ -84,7 +89,7 @@ export function derive(scale: ScaleFigures, { users, eventsPerSecond, skew }: Ta
   const recordBytes = scale.changelogBytes / scale.restoredRecords;
   const recordsAProcess = (users / processes) * recordsAUser;
   const partitions = processes * PARTITIONS_A_PROCESS;
-  const bytesAnEvent = ACTION_BYTES + EMBEDDING_BYTES + recordBytes;
+  const bytesAnEvent = ACTION_BYTES + sink.recordBytes + recordBytes;
   const brokerIn = eventsPerSecond * bytesAnEvent * BROKER.replicas;
   const brokerBytes = (BROKER.gigabitsPerSecond / 8) * 1e9 * BROKER.utilisation;
   const whole = (value: number) => Math.round(value).toLocaleString('en-US');
@@ -134,7 +139,7 @@ export function derive(scale: ScaleFigures, { users, eventsPerSecond, skew }: Ta
     ],
     [
       'bytes an event to the brokers',
-      `${ACTION_BYTES} action + ${EMBEDDING_BYTES} embedding + ${whole(recordBytes)} changelog`,
+      `${ACTION_BYTES} action + ${sink.recordBytes} embedding + ${whole(recordBytes)} changelog`,
       `${whole(bytesAnEvent)} B`,
     ],
     [
@@ -148,9 +153,9 @@ export function derive(scale: ScaleFigures, { users, eventsPerSecond, skew }: Ta
       `${Math.max(Math.ceil(brokerIn / brokerBytes), BROKER.replicas + 1)}: ${Math.ceil(brokerIn / brokerBytes)} by network, and one may be lost`,
     ],
     [
-      'rows/s for ClickHouse',
-      'an embedding an event, if all are stored',
-      `${whole(eventsPerSecond)}, ${GB(eventsPerSecond * EMBEDDING_BYTES)}/s`,
+      'embeddings into ClickHouse, if all are stored',
+      `${whole(eventsPerSecond)} rows/s / ${whole(sink.rowsPerSecond)} a sink process`,
+      `${whole(Math.ceil(eventsPerSecond / sink.rowsPerSecond))} sinks, ${GB(eventsPerSecond * sink.recordBytes)}/s`,
     ],
     [
       'a process dies, one takes over all it had',
@@ -189,7 +194,7 @@ function checked({ loads }: ScaleFigures): string {
 }
 
 /** The part of the page that is computed. */
-export function scaleSection(scale: ScaleFigures): string {
+export function scaleSection({ scale, sink }: Measured): string {
   const { eventUs, rowUs, rowsAMiss, kvBytesAUser } = constantsOf(scale);
   const constants = [
     ['users, events', `${scale.users.toLocaleString('en-US')}, ${scale.events.toLocaleString('en-US')}`],
@@ -207,6 +212,7 @@ export function scaleSection(scale: ScaleFigures): string {
     ['a row encoded', `${rowUs.toFixed(2)} µs`],
     ['rows encoded for an event that finds none', rowsAMiss.toFixed(0)],
     ['K and V of a user in the cache', `${Math.round(kvBytesAUser).toLocaleString('en-US')} B`],
+    ['embeddings stored by a sink', `${Math.round(sink.rowsPerSecond).toLocaleString('en-US')} rows/s of ${sink.recordBytes} B`],
     ['commit, median', `${scale.loads[0]!.commitP50Ms.toFixed(0)} ms`],
   ];
   return [
@@ -224,17 +230,24 @@ export function scaleSection(scale: ScaleFigures): string {
     '',
     '| quantity | arithmetic | |',
     '| --- | --- | ---: |',
-    ...derive(scale).map((line) => `| ${line.join(' | ')} |`),
+    ...derive({ scale, sink }).map((line) => `| ${line.join(' | ')} |`),
     '',
     END,
   ].join('\n');
 }
 
-/** Puts what is computed from the measured file into the page. */
-export async function renderScalePage(): Promise<void> {
+/** @throws Error where the report has no figures of `sink` */
+export async function measured(): Promise<Measured> {
   const { scale } = JSON.parse(await readFile(SCALE_FILE, 'utf8')) as { readonly scale: ScaleFigures };
+  const { sink } = (await readReport(join(PUBLISHED, 'report.json'))).figures;
+  if (sink === undefined) throw new Error('docs/bench/report.json has no figures of the suite sink');
+  return { scale, sink };
+}
+
+/** Puts what is computed from the measured files into the page. */
+export async function renderScalePage(): Promise<void> {
   const page = await readFile(SCALE_PAGE, 'utf8');
   const [begin, end] = [page.indexOf(BEGIN), page.indexOf(END)];
   if (begin < 0 || end < begin) throw new Error(`${SCALE_PAGE}: the marks of the computed part are gone`);
-  await writeFile(SCALE_PAGE, page.slice(0, begin) + scaleSection(scale) + page.slice(end + END.length));
+  await writeFile(SCALE_PAGE, page.slice(0, begin) + scaleSection(await measured()) + page.slice(end + END.length));
 }

@@ -13,6 +13,7 @@ import { benchRestore, RESTORE_FIGURES, type RestoreFigures } from './restore.ts
 import { benchScale, SCALE_FIGURES, type ScaleFigures } from './scale.ts';
 import { benchScaling, SCALING_FIGURES, type ScalingFigure } from './scaling.ts';
 import { benchScore, SCORE_FIGURES, type ScoreFigureWithCold } from './score.ts';
+import { benchSink, SINK_FIGURES, type SinkFigures } from './sink.ts';
 import { benchSoak, type SoakFigures } from './soak.ts';
 import { benchWorkers, WORKERS_FIGURES, type WorkersFigure } from './workers.ts';
 
@@ -92,6 +93,12 @@ export const suites: Readonly<Record<string, Suite>> = {
     RESTORE_FIGURES,
     benchRestore,
     (restore) => ({ restore }),
+    (figures) => rows([figures]),
+  ),
+  sink: suite<SinkFigures>(
+    SINK_FIGURES,
+    benchSink,
+    (sink) => stamped({ sink }),
     (figures) => rows([figures]),
   ),
   analytics: suite<AnalyticsFigure[]>(
