@@ -77,6 +77,8 @@ const kafkaSchema = z.strictObject({
       deadLetters: topicName.default('dead-letters'),
       /** What became of each action, and its prequential rank, for analytics. @default none is written */
       actionOutcomes: topicName.optional(),
+      /** What comes, goes and becomes popular while `run` runs, compacted, by entity: over `catalogue.file`. @default none is read */
+      entities: topicName.optional(),
       /** @default `<applicationId>-changelog` */
       changelog: topicName.optional(),
     })

@@ -1,7 +1,7 @@
 /** A model with what its catalogue has become since: how `run`, `replay` and `score` load what they serve. */
 import { Catalogue, type UpdateOutcome } from '../models/catalogue/overlay.ts';
 import { type Bundle, loadBundle } from '../models/hstu/bundle.ts';
-import type { EntityReject } from '../schemas/catalogue.ts';
+import type { EntityReject, EntityUpdate } from '../schemas/catalogue.ts';
 import type { Config } from '../schemas/config.ts';
 import { readEntityUpdates } from './entity-updates.ts';
 
@@ -78,6 +78,14 @@ export async function loadModel(
   const loaded = await withCatalogue(bundle, catalogue.file);
   onCatalogue(loaded.report);
   return loaded.bundle;
+}
+
+/** What a catalogue's file says, faulty lines left out. @throws PipelineError `SOURCE_UNREADABLE` */
+export async function readUpdates({ catalogue }: Pick<Config, 'catalogue'>): Promise<readonly EntityUpdate[]> {
+  const updates: EntityUpdate[] = [];
+  if (catalogue === undefined) return updates;
+  for await (const { parsed } of readEntityUpdates(catalogue.file)) if (parsed.ok) updates.push(parsed.update);
+  return updates;
 }
 
 /** In one line. */

@@ -26,9 +26,15 @@ export interface FlowOptions {
 export async function flow({ parts, drain, ...options }: FlowOptions): Promise<void> {
   do {
     const { model, replaced, letGo } = parts.hold();
+    // Not AbortSignal.any: a signal that lives as long as the process would remember every model and catalogue.
+    const ending = new AbortController();
+    const end = () => ending.abort();
+    for (const signal of [drain, replaced]) signal.addEventListener('abort', end, { once: true });
+    if (drain.aborted || replaced.aborted) end();
     try {
-      await flowWith(model, { ...options, drain: AbortSignal.any([drain, replaced]) });
+      await flowWith(model, { ...options, drain: ending.signal });
     } finally {
+      drain.removeEventListener('abort', end);
       letGo();
     }
   } while (!drain.aborted);

@@ -11,11 +11,14 @@ export interface Step {
   /** What limits its memory or delay, with the values in force. */
   readonly bounds: string;
   readonly file: string;
+  /** A topic that changes what it does, read whole by every instance. */
+  readonly follows?: string;
 }
 
 /** The steps in order: of the consumer deployment where Kafka is configured, else of a replay of files. */
 export function topology(config: Config): readonly Step[] {
   const { encoder, scores, sequence } = config;
+  const follows = config.kafka?.topics.entities;
   const ends = config.kafka === undefined ? replayEnds(config) : liveEnds(config.kafka, config.state.hotUsers);
   return [
     ends.source,
@@ -64,8 +67,9 @@ export function topology(config: Config): readonly Step[] {
       input: 'EncodedUnit[]',
       output: 'ScoredUnit[]',
       does: 'ranks what happened, lists the best entities',
-      bounds: `top ${scores.topK}${scores.seenFilter ? ' unseen' : ''}`,
+      bounds: `top ${scores.topK}${scores.seenFilter ? ' unseen' : ''}${follows === undefined ? '' : `; catalogue by ${follows}, changed between batches`}`,
       file: 'operators/score.ts',
+      ...(follows !== undefined && { follows }),
     },
     ...ends.answer,
     {
@@ -187,6 +191,7 @@ export function mermaid(steps: readonly Step[]): string {
   for (const step of steps) lines.push(`  ${step.id}["${step.id}<br/><small>${step.does}<br/>${step.bounds}</small>"]`);
   for (const [i, step] of steps.slice(1).entries())
     lines.push(`  ${steps[i]!.id} -->|${step.input.replace('[]', ' list')}| ${step.id}`);
+  for (const { id, follows } of steps) if (follows !== undefined) lines.push(`  ${id}Follows[/${follows}/] -.-> ${id}`);
   lines.push(
     '  decode & sequence -.->|DeadLetter| publish',
     ...(live

@@ -47,6 +47,7 @@ export function topicSpecs(config: KafkaConfig): readonly TopicSpec[] {
     ...(topics.actionOutcomes === undefined
       ? []
       : [spec('actionOutcomes', topics.actionOutcomes, { ...deleted(7 * DAY_MS), 'max.message.bytes': maxMessageBytes })]),
+    ...(topics.entities === undefined ? [] : [spec('entities', topics.entities, compacted)]),
     spec('changelog', changelogOf(config), {
       ...compacted,
       'min.cleanable.dirty.ratio': '0.3',
@@ -146,7 +147,8 @@ export async function untilLed(admin: Admin, names: readonly string[]): Promise<
 }
 
 /**
- * Checks that the topics are there, with equal partition counts, and that those which must be compacted are.
+ * Checks that the topics are there, with equal partition counts (but `entities`, which holds no users), and that those which
+ * must be compacted are.
  *
  * @returns the partition count
  * @throws PipelineError `TOPICS_INVALID` listing every problem
@@ -155,9 +157,10 @@ export function checkTopics(states: readonly TopicState[], config: KafkaConfig):
   const problems: string[] = [];
   const missing = states.filter(({ partitions }) => partitions === undefined).map(({ name }) => name);
   if (missing.length > 0) problems.push(`missing: ${missing.join(', ')} (make them: hstu-streams topics create)`);
-  const counts = new Set(states.flatMap(({ partitions }) => partitions ?? []));
+  const ofUsers = states.filter(({ role }) => role !== 'entities');
+  const counts = new Set(ofUsers.flatMap(({ partitions }) => partitions ?? []));
   if (counts.size > 1) {
-    const list = states.map(({ name, partitions }) => `${name} ${partitions ?? '-'}`).join(', ');
+    const list = ofUsers.map(({ name, partitions }) => `${name} ${partitions ?? '-'}`).join(', ');
     problems.push(
       `partition counts differ: ${list}; a user's actions, requests, state and outputs share a partition number, so they must be equal`,
     );
@@ -165,7 +168,7 @@ export function checkTopics(states: readonly TopicState[], config: KafkaConfig):
   for (const spec of topicSpecs(config)) {
     const found = states.find(({ name }) => name === spec.name)?.cleanupPolicy;
     const wanted = spec.settings['cleanup.policy']!;
-    if (spec.role === 'changelog' || spec.role === 'userEmbeddings')
+    if (spec.role === 'changelog' || spec.role === 'userEmbeddings' || spec.role === 'entities')
       if (found !== undefined && !found.includes(wanted))
         problems.push(`${spec.name}: cleanup.policy is ${found}, must be ${wanted} (state would be deleted with its age)`);
   }

@@ -77,6 +77,12 @@ export function instruments(registry: Registry) {
     ]),
     indexLists: counter('hstu_index_lists_total', 'Lists of a catalogue with an index, by what gave them.', ['by']),
 
+    // The catalogue that the entities topic makes.
+    catalogue: gauge('hstu_catalogue_entities', 'Entities by their state in the catalogue that is served.', ['state']),
+    catalogueUpdates: counter('hstu_catalogue_updates_total', 'Times that another catalogue was served.'),
+    catalogueRejects: counter('hstu_catalogue_rejects_total', 'Records of the entities topic that changed nothing.', ['reason']),
+    catalogueLag: gauge('hstu_catalogue_lag_records', 'Records of the entities topic that are written and not read.', NUMBER),
+
     // The model, and its changes.
     model: gauge('hstu_model_info', 'Always 1; the model that is served, and the one that is loaded beside it.', [
       'digest',

@@ -116,6 +116,20 @@ export class StreamMetrics {
     if (switchSeconds !== undefined) this.#i.modelSwitch.set(switchSeconds);
   }
 
+  /** Another catalogue is served. */
+  catalogueApplied({ offered, added, retired }: Readonly<Record<'offered' | 'added' | 'retired', number>>): void {
+    this.#i.catalogueUpdates.inc();
+    for (const [state, entities] of Object.entries({ offered, added, retired })) this.#i.catalogue.set({ state }, entities);
+  }
+
+  entityRejected(reason: string): void {
+    this.#i.catalogueRejects.inc({ reason });
+  }
+
+  catalogueLag(partition: number, records: number): void {
+    this.#i.catalogueLag.set({ partition }, records);
+  }
+
   state(state: (typeof LIFECYCLE_STATES)[number]): void {
     for (const each of LIFECYCLE_STATES) this.#i.state.set({ state: each }, each === state ? 1 : 0);
   }

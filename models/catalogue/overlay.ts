@@ -37,15 +37,27 @@ export class Catalogue {
   readonly #bundle: Bundle;
   readonly #rows: ReadonlyMap<string, number>;
   readonly #updates = new Map<string, EntityUpdate>();
+  /** Rows of the vocabulary, the most popular first as the bundle has it: nearly the order that is asked for. */
+  readonly #trainedOrder: Int32Array;
+  /** By content: a catalogue that is made again and again projects only what has come. */
+  readonly #projected = new WeakMap<Float32Array, Float32Array>();
 
   constructor(bundle: Bundle) {
     this.#bundle = bundle;
     this.#rows = new Map(bundle.entities.map((entity, i) => [entity, i + 1]));
+    const trained = bundle.tensors.get('popularity')?.data;
+    this.#trainedOrder = Int32Array.from(bundle.entities, (_, i) => i + 1);
+    if (trained !== undefined) this.#trainedOrder.sort((a, b) => trained[b - 1]! - trained[a - 1]! || a - b);
+  }
+
+  /** Forgets all that was taken. */
+  clear(): void {
+    this.#updates.clear();
   }
 
   /** An update that is refused changes nothing: what was known of its entity stays. */
   take(update: EntityUpdate): Judgement {
-    const judged = this.#judge(update);
+    const judged = this.judge(update);
     if (!judged.ok) return judged;
     // An entity comes back in the place of its newest update.
     this.#updates.delete(update.entity);
@@ -53,7 +65,8 @@ export class Catalogue {
     return judged;
   }
 
-  #judge({ entity, content, retired, removed }: EntityUpdate): Judgement {
+  /** What would become of it. */
+  judge({ entity, content, retired, removed }: EntityUpdate): Judgement {
     if (removed === true) return { ok: true, outcome: 'removed' };
     const { content: wanted, name } = this.#bundle.config;
     if (content !== undefined && wanted === undefined) {
@@ -78,7 +91,11 @@ export class Catalogue {
     const rows = new Float32Array(fresh.length * config.dimension);
     if (fresh.length > 0) {
       const projection = { weight: tensors.get('content.weight')!.data, bias: tensors.get('content.bias')!.data };
-      for (const [k, { content }] of fresh.entries()) rows.set(projectContent(projection, content!), k * config.dimension);
+      for (const [k, { content }] of fresh.entries()) {
+        const row = this.#projected.get(content!) ?? projectContent(projection, content!);
+        this.#projected.set(content!, row);
+        rows.set(row, k * config.dimension);
+      }
     }
     const retired = new Set(updates.flatMap(({ entity, retired }) => (retired === true ? (this.#rows.get(entity) ?? []) : [])));
     const entities = fresh.map(({ entity }) => entity);
@@ -96,9 +113,11 @@ export class Catalogue {
     const offered: { readonly row: number; readonly popularity: number }[] = [];
     const offer = (entity: string, row: number) =>
       offered.push({ row, popularity: this.#updates.get(entity)?.popularity ?? trained?.[row - 1] ?? 0 });
-    for (const [i, entity] of this.#bundle.entities.entries()) if (!retired.has(i + 1)) offer(entity, i + 1);
+    for (const row of this.#trainedOrder) if (!retired.has(row)) offer(this.#bundle.entities[row - 1]!, row);
     for (const [k, entity] of added.entries()) offer(entity, -(k + 1));
-    offered.sort((a, b) => b.popularity - a.popularity);
+    // Of equals the vocabulary's in their order, then the new ones in theirs.
+    const place = (row: number) => (row > 0 ? row : this.#bundle.entities.length - row);
+    offered.sort((a, b) => b.popularity - a.popularity || place(a.row) - place(b.row));
     return {
       order: Int32Array.from(offered, ({ row }) => row),
       popularity: Float32Array.from(offered, ({ popularity }) => popularity),

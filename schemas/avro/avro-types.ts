@@ -31,8 +31,10 @@ class TextType extends avro.types.StringType {
 /** `array<float>` as a `Float32Array`: its block is copied whole, as the wire's order is that of every machine we run on. */
 class FloatsType extends avro.types.ArrayType {
   _write(tap: Tap, values: unknown): void {
-    if (!(values instanceof Float32Array)) throw new TypeError('array<float> is written from a Float32Array');
-    const { buffer, byteOffset, byteLength, length } = values;
+    // The default of a field, as its schema has it.
+    const floats = Array.isArray(values) && values.length === 0 ? new Float32Array(0) : values;
+    if (!(floats instanceof Float32Array)) throw new TypeError('array<float> is written from a Float32Array');
+    const { buffer, byteOffset, byteLength, length } = floats;
     if (length > 0) {
       tap.writeLong(length);
       tap.writeFixed(Buffer.from(buffer, byteOffset, byteLength), byteLength);

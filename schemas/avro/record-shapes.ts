@@ -1,5 +1,6 @@
 /** How our own types lie in Avro records: the few fields that differ, in both directions. */
 import type { DeadLetter, SourcePosition, UserAction } from '../action.ts';
+import type { EntityUpdate } from '../catalogue.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { ActionOutcome, CandidateScores, UserEmbedding } from '../output.ts';
 import type { CandidateRequest, Erasure } from './requests.ts';
@@ -21,6 +22,8 @@ export interface RecordTypes {
   /** Its original comes back as bytes, whatever it was given as. */
   readonly DeadLetter: StampedDeadLetter;
   readonly ActionOutcome: ActionOutcome;
+  /** What takes an entry back is a record without a value. */
+  readonly Entity: Omit<EntityUpdate, 'removed'>;
 }
 
 /** The fields of an Avro record, absent ones null. */
@@ -48,6 +51,8 @@ interface DeadLetterFields {
 
 type ActionOutcomeFields = Omit<ActionOutcome, 'position' | 'ranked'> &
   SourcePosition & { readonly ranked: ActionOutcome['ranked'] | null };
+
+type EntityFields = Nullable<Omit<EntityUpdate, 'removed'>>;
 
 interface Shape<T> {
   /** Fields to write; an undefined one takes the schema's default. */
@@ -158,6 +163,15 @@ export const SHAPES: { readonly [N in RecordName]: Shape<RecordTypes[N]> } = {
       disposition: outcome.disposition,
       position: { topic, partition, offset },
       ...(ranked === null || ranked === undefined ? {} : { ranked: { ...ranked } }),
+    }),
+  },
+  Entity: {
+    toFields: same,
+    fromFields: ({ entity, content, popularity, retired }: EntityFields) => ({
+      entity,
+      ...(content === null || content.length === 0 ? {} : { content: floatsOf(content) }),
+      ...(popularity === null ? {} : { popularity }),
+      ...(retired === true ? { retired } : {}),
     }),
   },
 };

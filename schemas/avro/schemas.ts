@@ -10,6 +10,7 @@ export const RECORD_NAMES = [
   'CandidateScores',
   'DeadLetter',
   'ActionOutcome',
+  'Entity',
 ] as const;
 export type RecordName = (typeof RECORD_NAMES)[number];
 
@@ -24,6 +25,7 @@ export const SCHEMA_TEXTS: Readonly<Record<RecordName, string>> = {
   CandidateScores: textOf('candidate-scores'),
   DeadLetter: textOf('dead-letter'),
   ActionOutcome: textOf('action-outcome'),
+  Entity: textOf('entity'),
 };
 
 /**
@@ -40,6 +42,7 @@ export const FIXED_SCHEMA_IDS: Readonly<Record<RecordName, number>> = {
   CandidateScores: 0x48_53_05_02,
   DeadLetter: 0x48_53_06_01,
   ActionOutcome: 0x48_53_07_01,
+  Entity: 0x48_53_08_01,
 };
 
 /** A schema that somebody wrote records with. */

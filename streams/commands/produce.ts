@@ -1,4 +1,4 @@
-/** `hstu-streams produce`: the events of files into the topic that `run` consumes. */
+/** `hstu-streams produce`: the events of files, or a catalogue's file, into the topics that `run` reads. */
 import type { Command } from 'commander';
 import { count, duration } from '../../infra/console/format.ts';
 import { startProgress } from '../../infra/console/progress.ts';
@@ -13,6 +13,7 @@ import { rowInputs } from '../replay/row-inputs.ts';
 import { requireKafka } from '../require-kafka.ts';
 import { onInterrupt } from './interrupt.ts';
 import { collect, positiveInteger } from './options.ts';
+import { produceEntities } from './produce-entities.ts';
 
 /** Actions sent together. */
 const BATCH = 1_000;
@@ -20,16 +21,18 @@ const BATCH = 1_000;
 export function addProduce(program: Command): void {
   program
     .command('produce')
-    .description('write the events of source.files, in event-time order, to the user-actions topic')
+    .description('write the events of source.files, in event-time order, to the user-actions topic; or a catalogue to its topic')
     .requiredOption('-c, --config <file>', 'configuration, YAML')
+    .option('--entities <file>', 'instead: this catalogue file (JSON lines or CSV) to the entities topic')
     .option('--limit <events>', 'stop after this many events', positiveInteger)
     .option('--rate <events>', 'events a second, at most', positiveInteger)
     .option('--set <key=value>', 'override a setting (repeatable)', collect, [])
-    .action(async (options: { config: string; limit?: number; rate?: number; set: string[] }) => {
+    .action(async (options: { config: string; entities?: string; limit?: number; rate?: number; set: string[] }) => {
       const config = requireKafka(
         await loadConfig({ file: options.config, environment: process.env, assignments: options.set }),
         options.config,
       );
+      if (options.entities !== undefined) return produceEntities(config, options.config, options.entities);
       if (config.source === undefined) throw new PipelineError('CONFIG_INVALID', `${options.config}: source: missing`);
       const files = await openFileSource(await rowInputs(config), { ...config.time, ...config.source });
       const mappings = new Map(files.topics.map((topic, i) => [topic, files.mappings[i]!]));

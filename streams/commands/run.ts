@@ -50,6 +50,7 @@ export function addRun(program: Command): void {
           observer: told.observer,
           pipelineObserver: told.pipelineObserver,
           modelObserver: told.modelObserver,
+          catalogueObserver: told.catalogueObserver,
           // Read anew: what is changed there is what a restart would serve.
           configured: async () => (await loadConfig(sources)).bundle,
           logCreator: kafkajsLogCreator(logger),

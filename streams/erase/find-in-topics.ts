@@ -55,7 +55,8 @@ const MAX_BUFFERED_BYTES = 4 * 2 ** 20;
  */
 export async function findInTopics(search: TopicSearch): Promise<TopicFindings> {
   const { kafka, config } = search;
-  const states = await readTopics(kafka, config.kafka);
+  // A catalogue holds no users.
+  const states = (await readTopics(kafka, config.kafka)).filter(({ role }) => role !== 'entities');
   const stateOf = (role: TopicState['role']) => states.find((state) => state.role === role);
   const found = new Map<TopicState['role'], readonly Trace[]>();
   for (const state of states) if (state.partitions !== undefined) found.set(state.role, await tracesIn(state, search));

@@ -9,6 +9,7 @@ import type { LifecycleState } from '../lifecycle.ts';
 import type { ModelObserver } from '../model-change/model-status.ts';
 import type { LiveConfig } from '../require-kafka.ts';
 import { ShadowSampler } from '../shadow-sampler.ts';
+import type { CatalogueObserver } from './live-catalogue.ts';
 import type { LiveObserver } from './live-stream.ts';
 import type { OpenLive } from './open-live.ts';
 
@@ -118,9 +119,22 @@ export class LiveTelemetry {
     },
   };
 
+  readonly catalogueObserver: CatalogueObserver = {
+    onApplied: (catalogue) => {
+      this.#metrics.catalogueApplied(catalogue);
+      this.#log.info(catalogue, 'lists are made of another catalogue');
+    },
+    onRejected: (at, reason, message) => {
+      this.#metrics.entityRejected(reason);
+      this.#log.warn({ ...at, reason, problem: message }, 'a record of the entities topic changes nothing');
+    },
+    onTrouble: (error) => this.#log.warn({ err: error }, 'the entities topic cannot be read; it is tried again'),
+  };
+
   readonly modelObserver: ModelObserver = {
     onServing: ({ bundle, path }) => {
-      if (bundle !== this.#model) this.#serve(bundle);
+      // With another catalogue beside it, it is the same model.
+      if (bundle.tensors !== this.#model.tensors) this.#serve(bundle);
       this.#log.info({ bundle: path, name: bundle.config.name, digest: bundle.digest }, 'this model is served');
     },
     onChangeBegun: ({ bundle, path }, noticed) => {
@@ -193,7 +207,8 @@ export class LiveTelemetry {
     return oldest;
   }
 
-  #scrape({ stream, fetcher, topics }: OpenLive): void {
+  #scrape({ stream, fetcher, topics, catalogue }: OpenLive): void {
+    for (const [partition, records] of catalogue?.lag ?? []) this.#metrics.catalogueLag(partition, records);
     let hotUsers = 0;
     let bytes = 0;
     for (const [partition, task] of stream.tasks) {

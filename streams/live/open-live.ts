@@ -9,21 +9,23 @@ import { changelogOf, checkTopics, inputTopics, readTopics, withAdmin } from '..
 import type { HstuEncoder } from '../../models/encoder.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
 import { toSeconds } from '../../operators/index.ts';
+import type { SourceRecord } from '../../schemas/action.ts';
 import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import { createRecordDecoder } from '../../schemas/avro/record-decoder.ts';
 import { fixedSchemas } from '../../schemas/avro/schemas.ts';
 import { schemaIdsOf } from '../../schemas/avro/wire-format.ts';
 import type { OutputBatch } from '../../schemas/batch.ts';
-import { loadModel } from '../catalogue.ts';
+import { loadModel, readUpdates } from '../catalogue.ts';
 import type { PipelineObserver } from '../instrument.ts';
 import { ModelChanges } from '../model-change/model-changes.ts';
 import { ModelSlot } from '../model-change/model-slot.ts';
 import type { ModelObserver } from '../model-change/model-status.ts';
-import { type ServedModel, serveModel } from '../model-change/served-model.ts';
+import { type ServedModel, serveModel, withCatalogueOf } from '../model-change/served-model.ts';
 import type { LiveConfig } from '../require-kafka.ts';
 import { requireKnownActions } from '../require-known-actions.ts';
 import { requireMappedFields } from '../require-mapped-fields.ts';
 import { requireCompatible } from '../state-signature.ts';
+import { type CatalogueObserver, LiveCatalogue } from './live-catalogue.ts';
 import { type LiveObserver, LiveStream } from './live-stream.ts';
 import type { PartitionTask, TaskParts } from './partition-task.ts';
 import { Standby } from './standby.ts';
@@ -37,6 +39,8 @@ export interface OpenLiveOptions {
   readonly pipelineObserver?: PipelineObserver;
   /** Of the model, and its changes. @default none */
   readonly modelObserver?: ModelObserver;
+  /** Of the catalogue that the entities topic makes. @default none */
+  readonly catalogueObserver?: CatalogueObserver;
   /** The bundle's folder that the configuration names now, for a change of the model. @default the one that it named at the start */
   readonly configured?: () => Promise<string>;
   /** kafkajs' own messages. @default none */
@@ -47,6 +51,8 @@ export interface OpenLive {
   /** Of the model that is served. */
   readonly encoder: HstuEncoder;
   readonly models: ModelChanges;
+  /** Of the entities topic, if there is one. */
+  readonly catalogue: LiveCatalogue | undefined;
   readonly fetcher: PartitionFetcher;
   readonly stream: LiveStream;
   /** Input topics. */
@@ -68,6 +74,7 @@ export async function openLive({
   observer = {},
   pipelineObserver,
   modelObserver = {},
+  catalogueObserver = {},
   configured = () => Promise.resolve(config.bundle),
   logCreator,
 }: OpenLiveOptions): Promise<OpenLive> {
@@ -106,6 +113,8 @@ export async function openLive({
   const atLeastOnce = config.kafka.delivery === 'at-least-once';
   // A tombstone, and what follows it, is written by the partition's owner alone: a zombie must not bring an erased user back.
   const inTransaction = (batch: OutputBatch) => !atLeastOnce || (batch.erased?.length ?? 0) > 0;
+  // Decoding is synchronous: the schemas of a batch are fetched before it is let on.
+  const prepare = registry && ((records: readonly SourceRecord[]) => registry.ensure(schemaIdsOf(records)));
   const task: TaskParts = {
     kafka,
     config,
@@ -118,8 +127,7 @@ export async function openLive({
     window: bundle.config.window,
     hotUsersPerPartition: Math.max(1, Math.ceil(config.state.hotUsers / partitions)),
     topics,
-    // Decoding is synchronous: the schemas of a batch are fetched before it is let on.
-    prepare: registry && ((records) => registry.ensure(schemaIdsOf(records))),
+    prepare,
     outputs: (batch) => (inTransaction(batch) ? toRecords(batch) : new Map()),
     committedOffsets: (partition) => committedOffsets(kafka, config.kafka.applicationId, topics, partition),
     now: Date.now,
@@ -152,12 +160,37 @@ export async function openLive({
       onProvider: (facts) => observer.onNotice?.('what the encoder runs on', { ...facts, bundle: path }),
       onIndex: (facts) => observer.onNotice?.('how the catalogue is listed', { ...facts, bundle: path }),
     });
-  const slot = new ModelSlot<ServedModel>(serve(bundle, config.bundle), modelObserver.onServing);
+  let told: HstuEncoder | undefined;
+  const slot = new ModelSlot<ServedModel>(serve(bundle, config.bundle), (model) => {
+    catalogue?.serve(model);
+    // Of the same encoder it is the same model, with another catalogue.
+    if (model.encoder !== told) modelObserver.onServing?.(model);
+    told = model.encoder;
+  });
+  const { entities } = config.kafka.topics;
+  const catalogue =
+    entities === undefined
+      ? undefined
+      : new LiveCatalogue({
+          kafka,
+          topic: entities,
+          config,
+          schemas,
+          prepare,
+          slot,
+          observer: catalogueObserver,
+          onFailed: (error) => stream.fail(error),
+        });
   const models = new ModelChanges({
     slot,
     config,
-    load: (path) => loadModel({ bundle: path, catalogue: config.catalogue }),
+    load: async (path) => {
+      const loaded = await loadModel({ bundle: path, catalogue: config.catalogue });
+      catalogue?.useFile(await readUpdates(config));
+      return catalogue?.over(loaded) ?? loaded;
+    },
     serve,
+    upToDate: (model) => (catalogue === undefined ? model : withCatalogueOf(model, catalogue.over(model.bundle))),
     configured,
     windowOf: (userId) => windowOf([...stream.tasks.values()], userId),
     busy: () => [...stream.tasks.values()].some(({ source }) => source.inFlight > 0),
@@ -179,11 +212,13 @@ export async function openLive({
     },
   });
   const close = async () => {
+    await catalogue?.close();
     await Promise.all([fetcher.close(), changelog.close(), outputs.close(), models.close()]);
     await slot.current.encoder.close();
   };
   try {
     await Promise.all([fetcher.connect(topics), changelog.connect(), atLeastOnce ? outputs.open() : Promise.resolve()]);
+    await catalogue?.open(await readUpdates(config));
   } catch (error) {
     await close();
     throw error;
@@ -193,6 +228,7 @@ export async function openLive({
       return slot.current.encoder;
     },
     models,
+    catalogue,
     fetcher,
     stream,
     topics,

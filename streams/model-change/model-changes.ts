@@ -17,6 +17,8 @@ export interface ModelChangesOptions {
   /** Of a folder, with every check of a start. */
   readonly load: (path: string) => Promise<Bundle>;
   readonly serve: (bundle: Bundle, path: string) => ServedModel;
+  /** The same with the catalogue of this moment, which may have changed since it was loaded. @default it cannot */
+  readonly upToDate?: (model: ServedModel) => ServedModel;
   /** The folder that the configuration names now. */
   readonly configured: () => Promise<string>;
   /** A user's window as it is now; undefined for one who is not in memory here. */
@@ -259,9 +261,10 @@ export class ModelChanges {
   /** From here on there is no way back: what flows next flows with the next model. */
   #takePlace(change: Change): NonNullable<Change['taken']> {
     if (change.taken !== undefined) return change.taken;
-    const { slot } = this.#options;
+    const { slot, upToDate = (model) => model } = this.#options;
     const before = slot.current;
     const beganMs = performance.now();
+    change.next = upToDate(change.next);
     change.taken = { before, free: slot.replace(change.next), beganMs };
     this.#servingSince = new Date().toISOString();
     this.#enter(change, 'switching');

@@ -23,6 +23,8 @@ interface Occupant<M> {
 export class ModelSlot<M> {
   readonly #onServing: (model: M) => void;
   #occupant: Occupant<M>;
+  /** Resolves when nobody works with any of those before. */
+  #earlierFree: Promise<void> = Promise.resolve();
 
   /** @param onServing told of a model when the first takes hold of it: nobody works with the one before any more */
   constructor(model: M, onServing: (model: M) => void = () => undefined) {
@@ -46,15 +48,18 @@ export class ModelSlot<M> {
     return { model: occupant.model, replaced: occupant.replaced.signal, letGo };
   }
 
-  /** From now on `model` is taken hold of. Resolves when nobody works with the one before. */
+  /** From now on `model` is taken hold of. Resolves when nobody works with the one before, nor with any before that. */
   replace(model: M): Promise<void> {
     const before = this.#occupant;
+    const earlierFree = this.#earlierFree;
     this.#occupant = occupantOf(model);
-    return new Promise((resolve) => {
+    const free = new Promise<void>((resolve) => {
       before.free = resolve;
       before.replaced.abort();
       if (before.holders === 0) resolve();
     });
+    this.#earlierFree = Promise.all([earlierFree, free]).then(() => undefined);
+    return this.#earlierFree;
   }
 }
 

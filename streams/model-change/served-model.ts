@@ -47,6 +47,13 @@ export function serveModel(bundle: Bundle, path: string, { config, wiring, onPro
   return { bundle, path, encoder, signature: signatureOf(bundle, config.sequence.seenLimit), pipeline: parts };
 }
 
+/** The same model with another catalogue beside it: nothing of its encoder but what is listed changes. */
+export const withCatalogueOf = (model: ServedModel, bundle: Bundle): ServedModel => ({
+  ...model,
+  bundle,
+  pipeline: { ...model.pipeline, model: pipelineModel(bundle) },
+});
+
 function neverAsked(): never {
   throw new PipelineError('ENCODER_FAILED', 'a pipeline that was wired for a trial must not flow');
 }

@@ -219,6 +219,26 @@ describe('metrics', () => {
     expect(after.filter((key) => key.includes('partition="0"'))).toHaveLength(7);
   });
 
+  it('say what the catalogue is that is served, and what was refused', async () => {
+    const metrics = create();
+    const catalogue = { digest: 'd', offered: 7, added: 2, retired: 1 };
+    metrics.catalogueApplied({ ...catalogue, offered: 9 });
+    metrics.catalogueApplied(catalogue);
+    metrics.entityRejected('no-content');
+    metrics.entityRejected('no-content');
+    metrics.catalogueLag(1, 5);
+    const values = await read(metrics);
+    const found = [...values].filter(([series]) => series.startsWith('hstu_catalogue_'));
+    expect(Object.fromEntries(found)).toEqual({
+      'hstu_catalogue_entities{state="offered"}': 7,
+      'hstu_catalogue_entities{state="added"}': 2,
+      'hstu_catalogue_entities{state="retired"}': 1,
+      hstu_catalogue_updates_total: 2,
+      'hstu_catalogue_rejects_total{reason="no-content"}': 2,
+      'hstu_catalogue_lag_records{partition="1"}': 5,
+    });
+  });
+
   it('name one model that is served, and the one that is loaded beside it while it is', async () => {
     const metrics = create();
     const models = async () => [...(await read(metrics)).keys()].filter((key) => /^hstu_(model|build)_info/.test(key)).sort();
@@ -330,6 +350,9 @@ describe('metrics', () => {
     metrics.recovering('STORE_FAILED');
     metrics.modelLoading({ digest: 'def', name: 'm' }, { done: 0, total: 1 }, 1);
     metrics.modelChanged('refused', undefined, undefined);
+    metrics.catalogueApplied({ offered: 1, added: 0, retired: 0 });
+    metrics.entityRejected('malformed');
+    metrics.catalogueLag(0, 0);
     metrics.step('encode', 1);
     metrics.watchEncoder({ stats: async () => ({ ...STATS, index: INDEX }) });
     const text = await metrics.text();

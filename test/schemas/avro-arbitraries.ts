@@ -105,6 +105,15 @@ export const RECORDS: { readonly [N in RecordName]: fc.Arbitrary<RecordTypes[N]>
     },
     ['ranked'],
   ),
+  Entity: withOptional<RecordTypes['Entity'], 'content' | 'popularity' | 'retired'>(
+    {
+      entity: text,
+      content: fc.float32Array({ minLength: 1, maxLength: 600 }),
+      popularity: fc.double(),
+      retired: fc.constant(true),
+    },
+    ['content', 'popularity', 'retired'],
+  ),
 };
 
 /** Our fixed ids, and these schemas under theirs. */

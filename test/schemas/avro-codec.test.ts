@@ -81,6 +81,10 @@ const GOLDEN: { readonly [N in RecordName]: readonly [RecordTypes[N], string] } 
     },
     `00 48530701  04 7531  04 6531  08 6c696b65  02 61  d00f  08 6b657074  02 74  04  0e  02  06  0a  20 ${'30'.repeat(14)}6666  02 6d`,
   ],
+  Entity: [
+    { entity: 'a:1', content: Float32Array.of(1, -0.5), popularity: 2, retired: true },
+    '00 48530801  06 613a31  04 0000803f 000000bf 00  02 0000000000000040  01',
+  ],
 };
 
 describe.each(RECORD_NAMES)('%s', (name) => {

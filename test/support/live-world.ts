@@ -113,7 +113,7 @@ export class LiveWorld {
   }
 
   /** All committed records of a topic, partition by partition. */
-  async read(topic: string): Promise<SourceRecord[]> {
+  async read(topic: string, partitions = this.config.kafka.partitions): Promise<SourceRecord[]> {
     const records: SourceRecord[] = [];
     let wake: () => void = () => undefined;
     const fetcher = new PartitionFetcher(this.kafka, {
@@ -124,7 +124,7 @@ export class LiveWorld {
       },
     });
     await fetcher.connect([topic]);
-    for (let partition = 0; partition < this.config.kafka.partitions; partition++) {
+    for (let partition = 0; partition < partitions; partition++) {
       const { first, end } = await fetcher.offsets({ topic, partition });
       fetcher.assign({ topic, partition }, first);
       for (let next = first; next < end; ) {
