@@ -1,7 +1,8 @@
 /** The answers to a batch of requests: retrieved where nothing is named, judged by the model's heads, best first. */
-import { concatMap, defer, map, type Observable, of } from 'rxjs';
+import { catchError, concatMap, defer, map, type Observable, of } from 'rxjs';
 import type { RequestAnswer, SequencedRequest } from '../schemas/batch.ts';
-import type { ScoreRequest } from '../schemas/encoding.ts';
+import type { CallTerms, ScoreRequest } from '../schemas/encoding.ts';
+import { PipelineError } from '../schemas/errors.ts';
 import type { CandidateScoresOfList } from './candidate-calls.ts';
 import type { Encoder } from './encode.ts';
 import { bestFirst, type CandidateScorer, inTurn, type JudgeOptions, judgeLists, pickTasks, send } from './judge-lists.ts';
@@ -52,31 +53,47 @@ const MAX_UNRETRIEVED = 10_000;
 const isCatalogue = ({ request }: SequencedRequest): boolean => request.entities.length === 0 && request.topK !== undefined;
 const hasHistory = ({ window }: SequencedRequest): boolean => window.entities.length > 0;
 
-/** One answer a request, in their order. One call at a time, so that other work of the encoder comes between them. */
+/** With on what terms the encoder is asked. */
+type AskOptions = AnswerRequestsOptions & { readonly terms: CallTerms };
+
+/**
+ * One answer a request, in their order. One call at a time, so that other work of the encoder comes between them; each call before
+ * the updates that wait, and none after the last of the deadlines.
+ *
+ * @param key the partition number. @default 0
+ */
 export function answerRequests(
   requests: readonly SequencedRequest[],
-  options: AnswerRequestsOptions,
+  answerOptions: AnswerRequestsOptions,
+  key = 0,
 ): Observable<readonly RequestAnswer[]> {
+  const expired = (asked: SequencedRequest): RequestAnswer => ({ asked, disposition: 'expired', candidates: [] });
   return defer(() => {
-    const nowMs = options.now();
+    const nowMs = answerOptions.now();
     const open = requests.filter(
       ({ expired, request: { deadlineMs } }) => !expired && !(deadlineMs !== undefined && deadlineMs < nowMs),
     );
+    const deadlineMs = Math.max(...open.map(({ request }) => request.deadlineMs ?? Number.POSITIVE_INFINITY));
+    const options: AskOptions = { ...answerOptions, terms: { workClass: 'request', key, deadlineMs } };
     return find(open, options).pipe(
       concatMap((found) =>
         (options.heads.ranking ? judge(open, found, options) : of(found.map(() => undefined))).pipe(
           map((judged) => {
             const answers = new Map(open.map((asked, i) => [asked, answerOf(asked, found[i]!, judged[i], options)]));
-            return requests.map((asked) => answers.get(asked) ?? { asked, disposition: 'expired' as const, candidates: [] });
+            return requests.map((asked) => answers.get(asked) ?? expired(asked));
           }),
         ),
       ),
+      catchError((error: unknown) => {
+        if (error instanceof PipelineError && error.code === 'DEADLINE_PASSED') return of(requests.map(expired));
+        throw error;
+      }),
     );
   });
 }
 
 /** What is to be ordered, per request. */
-function find(open: readonly SequencedRequest[], options: AnswerRequestsOptions): Observable<readonly Found[]> {
+function find(open: readonly SequencedRequest[], options: AskOptions): Observable<readonly Found[]> {
   const { heads } = options;
   const byEmbedding = open.filter(
     (asked) => hasHistory(asked) && (isCatalogue(asked) ? heads.retrieval : !heads.ranking && asked.candidates.length > 0),
@@ -116,7 +133,7 @@ function* rowsUpTo(last: number): Generator<number> {
   for (let row = 1; row <= last; row++) yield row;
 }
 
-function byDotProduct(asked: readonly SequencedRequest[], options: AnswerRequestsOptions): Observable<readonly Found[]> {
+function byDotProduct(asked: readonly SequencedRequest[], options: AskOptions): Observable<readonly Found[]> {
   const { encoder } = options;
   const groups = Array.from({ length: Math.ceil(asked.length / MAX_USERS) }, (_, i) =>
     asked.slice(i * MAX_USERS, (i + 1) * MAX_USERS),
@@ -126,7 +143,7 @@ function byDotProduct(asked: readonly SequencedRequest[], options: AnswerRequest
       userId,
       segments: [{ ...window, from: window.entities.length - 1 }],
     }));
-    return send(encodes, (all) => encoder.encode(all), options).pipe(
+    return send(encodes, (all) => encoder.encode(all, options.terms), options).pipe(
       concatMap((encoded) => {
         const scores = group.map((one, i): ScoreRequest => {
           const { topK = 0 } = one.request;
@@ -139,7 +156,7 @@ function byDotProduct(asked: readonly SequencedRequest[], options: AnswerRequest
             ...(!isCatalogue(one) && { candidates: one.candidates }),
           };
         });
-        return send(scores, (all) => encoder.score(all), options);
+        return send(scores, (all) => encoder.score(all, options.terms), options);
       }),
       map((results) =>
         results.map(({ topEntities, topScores, candidateScores }, i): Found => {
@@ -151,7 +168,7 @@ function byDotProduct(asked: readonly SequencedRequest[], options: AnswerRequest
   }).pipe(map((groupsFound) => groupsFound.flat()));
 }
 
-function judge(open: readonly SequencedRequest[], found: readonly Found[], options: AnswerRequestsOptions) {
+function judge(open: readonly SequencedRequest[], found: readonly Found[], options: AskOptions) {
   const lists = open.map(({ request: { userId }, window }, i) => ({ userId, segment: window, candidates: found[i]!.rows }));
   return judgeLists(lists, options.encoder, options);
 }

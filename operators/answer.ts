@@ -22,7 +22,8 @@ interface Waiting {
  * - **order** units of one partition number leave in order of arrival, so that an answer is committed after the actions it
  *   was made of; units of different partitions do not wait for each other
  * - **fair** one call at a time a batch, of at most `maxCandidates` candidates: other work of the encoder comes between
- * - **deadline** a request whose deadline has passed when its batch's turn comes is not scored
+ * - **deadline** a request whose deadline has passed when its batch's turn comes is not scored, nor a batch whose last deadline
+ *   passes while it waits for the encoder
  * - **retry, error** as for `encode`
  * - **memory** units that wait for an earlier one: bounded by what the source lets in
  *
@@ -43,7 +44,7 @@ export function answer(options: AnswerOptions): OperatorFunction<readonly Scored
           .pipe(
             mergeMap(
               (waiting) =>
-                answerRequests(waiting.unit.batch.requests!, options).pipe(
+                answerRequests(waiting.unit.batch.requests!, options, waiting.unit.batch.source.partition).pipe(
                   map((answers) => {
                     waiting.unit = { ...waiting.unit, answers };
                     waiting.done = true;

@@ -1,7 +1,7 @@
 /** The numbers of a micro-batch: every user's segments through the model. */
 import { defer, map, type OperatorFunction, of } from 'rxjs';
 import type { EncodedUnit, UpdateUnit } from '../schemas/batch.ts';
-import type { EncodeRequest, EncodeResult } from '../schemas/encoding.ts';
+import type { CallTerms, EncodeRequest, EncodeResult } from '../schemas/encoding.ts';
 import { PipelineError } from '../schemas/errors.ts';
 import { mapInOrder } from './map-in-order.ts';
 import { requireInteger } from './require-option.ts';
@@ -12,7 +12,7 @@ export interface Encoder {
    * One result a request, in the order of the requests. A user may appear in several requests, of one call or of calls
    * that overlap: for each user, requests are encoded in the order in which they were made.
    */
-  encode(requests: readonly EncodeRequest[]): Promise<readonly EncodeResult[]>;
+  encode(requests: readonly EncodeRequest[], terms?: CallTerms): Promise<readonly EncodeResult[]>;
 }
 
 export interface EncodeOptions extends RetryOptions {
@@ -42,7 +42,8 @@ export function encode(options: EncodeOptions): OperatorFunction<readonly Update
 
   return mapInOrder((units) => {
     const requests = units.flatMap(({ update }) => (update === null ? [] : [update.request]));
-    const results$ = requests.length === 0 ? of([]) : defer(() => encoder.encode(requests)).pipe(retried);
+    const terms = { key: units[0]?.batch.source.partition ?? 0 };
+    const results$ = requests.length === 0 ? of([]) : defer(() => encoder.encode(requests, terms)).pipe(retried);
     return results$.pipe(map((results) => withResults(units, requests, results)));
   }, maxInFlight);
 }

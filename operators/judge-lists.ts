@@ -1,13 +1,13 @@
 /** Candidate lists through the model's task heads: in calls of bounded size, one after another, so that other work comes between. */
 import { concatMap, defer, from, map, type Observable, toArray } from 'rxjs';
-import type { CandidateRequest, CandidateResult } from '../schemas/encoding.ts';
+import type { CallTerms, CandidateRequest, CandidateResult } from '../schemas/encoding.ts';
 import { PipelineError } from '../schemas/errors.ts';
 import { type CandidateScoresOfList, candidateCalls, joinCalls } from './candidate-calls.ts';
 import { type RetryOptions, retryRetriable } from './retry-retriable.ts';
 
 export interface CandidateScorer {
   /** One result a request, in the order of the requests; each result in the order of its candidates. */
-  scoreCandidates(requests: readonly CandidateRequest[]): Promise<readonly CandidateResult[]>;
+  scoreCandidates(requests: readonly CandidateRequest[], terms?: CallTerms): Promise<readonly CandidateResult[]>;
 }
 
 export interface JudgeOptions extends RetryOptions {
@@ -19,10 +19,10 @@ export interface JudgeOptions extends RetryOptions {
 export function judgeLists(
   lists: readonly CandidateRequest[],
   scorer: CandidateScorer,
-  options: JudgeOptions,
+  options: JudgeOptions & { readonly terms: CallTerms },
 ): Observable<readonly (CandidateScoresOfList | undefined)[]> {
   const calls = candidateCalls(lists, options.maxCandidates ?? 512);
-  return inTurn(calls, ({ requests }) => send(requests, (all) => scorer.scoreCandidates(all), options)).pipe(
+  return inTurn(calls, ({ requests }) => send(requests, (all) => scorer.scoreCandidates(all, options.terms), options)).pipe(
     map((results) => joinCalls(lists, calls, results)),
   );
 }

@@ -1,4 +1,5 @@
 import {
+  asapScheduler,
   asyncScheduler,
   Observable,
   type OperatorFunction,
@@ -12,7 +13,7 @@ import { requireDuration, requireInteger } from './require-option.ts';
 export interface MicroBatchOptions {
   /** Close the batch at this many rows: the model's largest batch dimension `B`. */
   readonly maxRows: number;
-  /** Close a part-filled batch this long after its first row, ms. @default 5 */
+  /** Close a part-filled batch this long after its first row, ms; 0: as soon as what is under way has been done. @default 5 */
   readonly maxDelayMs?: number;
   /** Clock; tests pass the TestScheduler. @default asyncScheduler */
   readonly scheduler?: SchedulerLike;
@@ -33,7 +34,8 @@ export interface MicroBatchOptions {
 export function microBatch<T>(options: MicroBatchOptions): OperatorFunction<T, T[]> {
   const maxRows = requireInteger('maxRows', options.maxRows, 1);
   const maxDelayMs = requireDuration('maxDelayMs', options.maxDelayMs ?? 5);
-  const scheduler = options.scheduler ?? asyncScheduler;
+  // A timer of 0 ms is one of at least 1.
+  const scheduler = options.scheduler ?? (maxDelayMs === 0 ? asapScheduler : asyncScheduler);
 
   return (rows$) =>
     new Observable((subscriber) => {

@@ -37,7 +37,7 @@ export function rank(options: RankOptions): OperatorFunction<readonly ScoredUnit
     return judgeLists(
       lists.map(({ list }) => list),
       options.scorer,
-      options,
+      { ...options, terms: { key: units[0]!.batch.source.partition } },
     ).pipe(
       map((judged) => {
         let next = 0;

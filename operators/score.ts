@@ -1,7 +1,7 @@
 /** Ranks what users did against what was expected of them, and picks the best entities for every embedding to publish. */
 import { defer, map, type OperatorFunction, of } from 'rxjs';
 import type { EncodedUnit, EncodedUpdate, ScoredUnit } from '../schemas/batch.ts';
-import type { ScoreRequest, ScoreResult } from '../schemas/encoding.ts';
+import type { CallTerms, ScoreRequest, ScoreResult } from '../schemas/encoding.ts';
 import { PipelineError } from '../schemas/errors.ts';
 import { mapInOrder } from './map-in-order.ts';
 import { requireInteger } from './require-option.ts';
@@ -10,7 +10,7 @@ import { type ScorePart, scoreParts } from './score-parts.ts';
 
 export interface Scorer {
   /** One result a request, in the order of the requests. */
-  score(requests: readonly ScoreRequest[]): Promise<readonly ScoreResult[]>;
+  score(requests: readonly ScoreRequest[], terms?: CallTerms): Promise<readonly ScoreResult[]>;
 }
 
 export interface ScoreOptions extends RetryOptions {
@@ -45,7 +45,8 @@ export function score(options: ScoreOptions): OperatorFunction<readonly EncodedU
   return mapInOrder((units) => {
     const partsOfUnits = units.map(({ update }) => (update === null || !retrieves ? [] : scoreParts(update, topK, seenFilter)));
     const requests = partsOfUnits.flatMap((parts) => parts.map(({ request }) => request));
-    const results$ = requests.length === 0 ? of([]) : defer(() => scorer.score(requests)).pipe(retried);
+    const terms = { key: units[0]?.batch.source.partition ?? 0 };
+    const results$ = requests.length === 0 ? of([]) : defer(() => scorer.score(requests, terms)).pipe(retried);
     return results$.pipe(
       map((results) => {
         const matches =

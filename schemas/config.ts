@@ -250,12 +250,27 @@ export const configSchema = z.strictObject({
       hostBudgetBytes: z.int().nonnegative().optional(),
       /** Tokens a KV page holds. @default chosen by the model's shape */
       pageLength: positive.max(1_024).optional(),
-      /** Users per micro-batch. */
+      /** Users per micro-batch, and of those that wait for a thread together. */
       maxBatchUsers: positive.max(4_096).default(64),
-      /** How long a micro-batch waits for more users, ms. */
-      maxDelayMs: z.number().nonnegative().default(2),
+      /** How long a micro-batch waits for more users, ms; 0: it goes at once, and grows with others while the encoder is busy. */
+      maxDelayMs: z.number().nonnegative().default(0),
       /** Micro-batches in the encoder at once. */
-      maxInFlight: positive.max(64).default(4),
+      maxInFlight: positive.max(64).default(16),
+      /** Who is next where more waits for an encoder thread than it can do. */
+      schedule: z
+        .strictObject({
+          /** Requests for candidates that wait for one thread, at most; more are refused, retriably. Updates wait for their source. */
+          maxWaiting: positive.max(1_000_000).default(4_096),
+          /** Shares of a thread's time while requests for candidates, updates and backfills all have work. */
+          weights: z
+            .strictObject({
+              request: z.number().min(0.01).max(1_000).default(16),
+              update: z.number().min(0.01).max(1_000).default(4),
+              backfill: z.number().min(0.01).max(1_000).default(1),
+            })
+            .prefault({}),
+        })
+        .prefault({}),
     })
     .prefault({}),
   model: z

@@ -1,6 +1,7 @@
 /** How long each step takes, measured between the steps: operators stay pure, and an unobserved pipeline is not wrapped at all. */
 import { defer, type OperatorFunction, tap } from 'rxjs';
 import type { EncodedUnit, ScoredBatch, ScoredUnit, SequencedBatch, SourceBatch, UpdateUnit } from '../schemas/batch.ts';
+import type { EncoderRun } from '../schemas/encoding.ts';
 
 /** What is told of a pipeline as it runs. Called between steps, so it must be quick and must not throw. */
 export interface PipelineObserver {
@@ -15,6 +16,8 @@ export interface PipelineObserver {
   failed?(id: string, error: unknown): void;
   /** Numbers with the tokens they were made of: the last moment that both are known. */
   gathered?(batch: ScoredBatch): void;
+  /** What an encoder thread was given. */
+  run?(run: EncoderRun): void;
 }
 
 type Unit = UpdateUnit | EncodedUnit | ScoredUnit;

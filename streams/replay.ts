@@ -249,8 +249,11 @@ const factsOf = (bundle: Bundle, files: readonly { readonly path: string }[]) =>
 });
 
 /** The encoder's options of a configuration. */
-export const encoderOptions = ({ encoder: { provider, workers, kvBudgetBytes, hostBudgetBytes, pageLength } }: Config) => ({
+export const encoderOptions = ({
+  encoder: { provider, workers, kvBudgetBytes, hostBudgetBytes, pageLength, maxBatchUsers, schedule },
+}: Config) => ({
   provider,
+  schedule: { maxRunUsers: maxBatchUsers, ...schedule },
   workers,
   kvBudgetBytes,
   ...(hostBudgetBytes !== undefined && { hostBudgetBytes }),

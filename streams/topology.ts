@@ -51,7 +51,7 @@ export function topology(config: Config): readonly Step[] {
       input: 'UpdateUnit',
       output: 'UpdateUnit[]',
       does: 'groups users of all batches for one run of the model',
-      bounds: `${encoder.maxBatchUsers} users or ${encoder.maxDelayMs} ms`,
+      bounds: `${encoder.maxBatchUsers} users${encoder.maxDelayMs === 0 ? ', at once' : ` or ${encoder.maxDelayMs} ms`}`,
       file: 'operators/micro-batch.ts',
     },
     {
@@ -59,7 +59,7 @@ export function topology(config: Config): readonly Step[] {
       input: 'UpdateUnit[]',
       output: 'EncodedUnit[]',
       does: 'computes only the rows that the KV cache does not hold',
-      bounds: `${encoder.workers} worker(s), ${Math.round(encoder.kvBudgetBytes / 2 ** 20)} MiB of KV, ${encoder.maxInFlight} runs in flight`,
+      bounds: `${encoder.workers} worker(s), ${Math.round(encoder.kvBudgetBytes / 2 ** 20)} MiB of KV, ${encoder.maxInFlight} calls in flight`,
       file: 'operators/encode.ts',
     },
     {

@@ -5,6 +5,7 @@ import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 const STEP_SECONDS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 /** From a record's timestamp on: a consumer that lags is minutes behind. */
 const END_TO_END_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600];
+const RUN_USERS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 1024];
 const BATCH_EVENTS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16_384];
 
 const PARTITION = ['topic', 'partition'] as const;
@@ -71,6 +72,10 @@ export function instruments(registry: Registry) {
     kvUsers: gauge('hstu_kv_cache_users', 'Users with an entry in the KV cache.'),
     evictions: counter('hstu_kv_cache_evictions_total', 'Users dropped from the KV cache for room.'),
     restarts: counter('hstu_encoder_worker_restarts_total', 'Encoder threads that died and were started anew.'),
+    waitingUsers: gauge('hstu_encoder_waiting_users', 'Users whose requests wait for an encoder thread.', ['class']),
+    refused: counter('hstu_encoder_refused_total', 'Requests that the encoder turned away.', ['class', 'reason']),
+    waitSeconds: histogram('hstu_encoder_wait_seconds', 'How long a call waited for an encoder thread.', STEP_SECONDS, ['class']),
+    runUsers: histogram('hstu_encoder_run_users', 'Users that an encoder thread was given at once.', RUN_USERS, ['class']),
 
     indexRecall: gauge('hstu_index_recall', 'Share of the exact lists that the index of the catalogue found, of a sample.', [
       'index',

@@ -1,7 +1,7 @@
 /** What the stream measures of itself: one registry, fed by batch and by the project's own records, read at `/metrics`. */
 import { collectDefaultMetrics, Registry } from 'prom-client';
 import type { OutputBatch } from '../../schemas/batch.ts';
-import type { EncoderStats } from '../../schemas/encoding.ts';
+import type { EncoderLoad, EncoderRun, EncoderStats } from '../../schemas/encoding.ts';
 import type { ErrorCode } from '../../schemas/errors.ts';
 import { type Instruments, instruments } from './instruments.ts';
 
@@ -73,7 +73,15 @@ export class StreamMetrics {
   }
 
   /** Asks the encoder at every scrape. */
-  watchEncoder(encoder: { stats(): Promise<EncoderStats> }): void {
+  watchEncoder(encoder: { stats(): Promise<EncoderStats>; readonly load: EncoderLoad }): void {
+    this.onScrape(() => {
+      this.#i.refused.reset();
+      for (const [workClass, { waiting, busy, late }] of Object.entries(encoder.load)) {
+        this.#i.waitingUsers.set({ class: workClass }, waiting);
+        this.#i.refused.inc({ class: workClass, reason: 'busy' }, busy);
+        this.#i.refused.inc({ class: workClass, reason: 'deadline' }, late);
+      }
+    });
     this.onScrape(async () => {
       const { kvBytesUsed, kvBytesBudget, users, evictions, restarts, index } = await encoder.stats();
       this.#i.kvUsed.set(kvBytesUsed);
@@ -90,6 +98,12 @@ export class StreamMetrics {
       this.#i.indexLists.inc({ by: 'scan' }, index.fellBack);
       if (index.wanted > 0) this.#i.indexRecall.set({ index: 'hnsw' }, index.found / index.wanted);
     });
+  }
+
+  /** What an encoder thread was given. */
+  encoderRun({ workClass, users, waitedMs }: EncoderRun): void {
+    this.#i.runUsers.observe({ class: workClass }, users);
+    for (const ms of waitedMs) this.#i.waitSeconds.observe({ class: workClass }, ms / 1000);
   }
 
   /** Another model is served from now on. @param actions as at the start */

@@ -72,7 +72,12 @@ export class LiveTelemetry {
 
   attach(live: OpenLive): void {
     this.#live = live;
-    this.#metrics.watchEncoder({ stats: () => live.encoder.stats() });
+    this.#metrics.watchEncoder({
+      stats: () => live.encoder.stats(),
+      get load() {
+        return live.encoder.load;
+      },
+    });
     this.#metrics.onScrape(() => this.#scrape(live));
   }
 
@@ -83,6 +88,7 @@ export class LiveTelemetry {
     },
     failed: (id, error) => this.#spans.failed(id, error),
     gathered: (batch) => this.#sampler.gathered(batch),
+    run: (run) => this.#metrics.encoderRun(run),
   };
 
   readonly observer: LiveObserver = {

@@ -55,7 +55,7 @@ export async function prefillUsers(options: PrefillOptions): Promise<PrefillProg
     const window = windowOf(userId);
     const known = window !== undefined && window.entities.length > 0;
     if (known) {
-      await encoder.encode([{ userId, segments: [{ ...window, from: window.entities.length - 1 }] }]);
+      await encoder.encode([{ userId, segments: [{ ...window, from: window.entities.length - 1 }] }], { workClass: 'backfill' });
       const stats = await encoder.stats();
       // A model without anything to cache, or a cache that is full: more would only push out those before.
       if (stats.users === 0 || stats.evictions > evictions) break;

@@ -35,7 +35,8 @@ export interface ServeOptions {
 /** @throws PipelineError `CONFIG_INVALID` where the settings ask for what the bundle does not have */
 export function serveModel(bundle: Bundle, path: string, { config, wiring, onProvider, onIndex }: ServeOptions): ServedModel {
   const index = { choice: config.scores.index, folder: join(config.state.path, 'index') };
-  const encoder = new HstuEncoder(bundle, { ...encoderOptions(config), onProvider, index, onIndex });
+  const onRun: EncoderOptions['onRun'] = (run) => wiring.observer?.run?.(run);
+  const encoder = new HstuEncoder(bundle, { ...encoderOptions(config), onProvider, onRun, index, onIndex });
   const parts = { ...wiring, settings: config, model: pipelineModel(bundle), encoder };
   try {
     // Wired for a trial: settings that do not fit the bundle are met here, and not when it is to flow.

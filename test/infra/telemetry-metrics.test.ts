@@ -3,7 +3,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import { StreamMetrics } from '../../infra/telemetry/metrics.ts';
 import type { Disposition } from '../../schemas/action.ts';
 import type { OutputBatch } from '../../schemas/batch.ts';
-import type { CacheOutcome, EncoderStats } from '../../schemas/encoding.ts';
+import type { CacheOutcome, EncoderLoad, EncoderStats } from '../../schemas/encoding.ts';
 import type { LifecycleState } from '../../streams/lifecycle.ts';
 
 const create = (processMetrics = false) =>
@@ -122,6 +122,8 @@ const STATS: EncoderStats = {
   kvBytesUsed: 1000,
   kvBytesBudget: 2000,
 };
+const IDLE = { waiting: 0, busy: 0, late: 0 };
+const LOAD: EncoderLoad = { request: { waiting: 7, busy: 3, late: 2 }, update: IDLE, backfill: IDLE };
 const INDEX = { rows: 200_000, lists: 1_000, fellBack: 7, wanted: 40, found: 38 };
 
 describe('metrics', () => {
@@ -282,7 +284,7 @@ describe('metrics', () => {
   it('ask the encoder at a scrape, survive one that fails, and do not wait for one that hangs', async () => {
     const metrics = create();
     let answer: () => Promise<EncoderStats> = async () => STATS;
-    metrics.watchEncoder({ stats: () => answer() });
+    metrics.watchEncoder({ stats: () => answer(), load: LOAD });
     await metrics.text();
     const series = await read(metrics);
     expect(series.get('hstu_kv_cache_used_bytes')).toBe(1000);
@@ -304,6 +306,20 @@ describe('metrics', () => {
     const pending = metrics.text();
     await vi.advanceTimersByTimeAsync(1000);
     expect(parse(await pending).get('hstu_kv_cache_users')).toBe(3);
+  });
+
+  it('tell what waits for the encoder, what it turned away, and what its threads were given', async () => {
+    const metrics = create();
+    metrics.watchEncoder({ stats: async () => STATS, load: LOAD });
+    metrics.encoderRun({ workClass: 'request', users: 5, waitedMs: [2, 200] });
+    await metrics.text();
+    const series = await read(metrics);
+    expect(series.get('hstu_encoder_waiting_users{class="request"}')).toBe(7);
+    expect(series.get('hstu_encoder_refused_total{class="request",reason="busy"}')).toBe(3);
+    expect(series.get('hstu_encoder_refused_total{class="request",reason="deadline"}')).toBe(2);
+    expect(series.get('hstu_encoder_wait_seconds_bucket{le="0.005",class="request"}')).toBe(1);
+    expect(series.get('hstu_encoder_wait_seconds_count{class="request"}')).toBe(2);
+    expect(series.get('hstu_encoder_run_users_sum{class="request"}')).toBe(5);
   });
 
   it('remember the worst shadow check', async () => {
@@ -354,7 +370,8 @@ describe('metrics', () => {
     metrics.entityRejected('malformed');
     metrics.catalogueLag(0, 0);
     metrics.step('encode', 1);
-    metrics.watchEncoder({ stats: async () => ({ ...STATS, index: INDEX }) });
+    metrics.encoderRun({ workClass: 'update', users: 2, waitedMs: [1] });
+    metrics.watchEncoder({ stats: async () => ({ ...STATS, index: INDEX }), load: LOAD });
     const text = await metrics.text();
     const labelsOf = (name: string) => {
       const sample = new RegExp(`^${name}(?:_bucket)?\\{(.*)\\} `, 'm').exec(text);

@@ -3,7 +3,7 @@ import { from, lastValueFrom, Subject, toArray } from 'rxjs';
 import { describe, expect, it } from 'vitest';
 import { type AnswerOptions, answer } from '../../operators/answer.ts';
 import type { RequestAnswer, ScoredUnit, SequencedRequest } from '../../schemas/batch.ts';
-import type { CandidateRequest } from '../../schemas/encoding.ts';
+import type { CallTerms, CandidateRequest } from '../../schemas/encoding.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { operatorContract } from '../support/operator-contract.ts';
 import { fakeResult, marbles, virtualPromise } from './fixtures.ts';
@@ -296,6 +296,36 @@ describe('answer', () => {
     await settle('a');
     await settle('d');
     expect(out).toEqual(['c', 'a+b', 'd']);
+  });
+
+  it('asks before what can wait, by partition, until the last deadline; what that passed is expired', async () => {
+    const told: (CallTerms | undefined)[] = [];
+    const late = new PipelineError('DEADLINE_PASSED', 'too late');
+    const encoder = {
+      ...fakeModel().encoder,
+      scoreCandidates: (requests: readonly CandidateRequest[], terms?: CallTerms) => {
+        told.push(terms);
+        return requests[0]!.userId === 'late' ? Promise.reject(late) : Promise.resolve(requests.map(judge));
+      },
+    };
+    const of = (user: string, deadlineMs?: number) =>
+      askedOf(user, [1], { entities: movies(1), ...(deadlineMs !== undefined && { deadlineMs }) });
+    const batches = [
+      [of('late', 7_000), of('later', 9_000)],
+      [of('a', 7_000), of('b')],
+    ];
+    const out = await run([batches.map((asked, partition) => unitOf(asked, partition))], { encoder });
+    const answers = out.flat().map((unit) => unit.answers!.map(({ disposition }) => disposition));
+    expect(answers).toEqual(
+      expect.arrayContaining([
+        ['expired', 'expired'],
+        ['answered', 'answered'],
+      ]),
+    );
+    expect(told).toEqual([
+      { workClass: 'request', key: 0, deadlineMs: 9_000 },
+      { workClass: 'request', key: 1, deadlineMs: Number.POSITIVE_INFINITY },
+    ]);
   });
 
   it('fails where the results are not those of the requests, and for bounds out of range', async () => {

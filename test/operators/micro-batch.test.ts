@@ -135,6 +135,19 @@ describe('microBatch', () => {
     expect(read).toBe(8);
   });
 
+  it('without a delay lets go what has come as soon as it is its turn, with no timer', async () => {
+    const rows$ = new Subject<number>();
+    const out: number[][] = [];
+    rows$.pipe(microBatch({ maxRows: 4, maxDelayMs: 0 })).subscribe((batch) => out.push(batch));
+    for (const row of [1, 2]) rows$.next(row);
+    expect(out).toEqual([]);
+    await Promise.resolve();
+    expect(out).toEqual([[1, 2]]);
+    rows$.next(3);
+    await Promise.resolve();
+    expect(out).toEqual([[1, 2], [3]]);
+  });
+
   it.each([{ maxRows: 0 }, { maxRows: 1.5 }, { maxRows: 1, maxDelayMs: -1 }, { maxRows: 1, maxDelayMs: Number.NaN }])(
     'refuses %j when called',
     (options) => {
