@@ -4,14 +4,17 @@ import { Option } from 'commander';
 import type { ClickHouse } from '../../infra/clickhouse/clickhouse.ts';
 import { connect } from '../../infra/clickhouse/connect.ts';
 import { storeEntityVectors } from '../../infra/clickhouse/entity-vectors.ts';
+import { promotedRun } from '../../infra/clickhouse/promotions.ts';
 import { listQueries, type NamedQuery, runQuery } from '../../infra/clickhouse/queries.ts';
 import { newestRun } from '../../infra/clickhouse/readers.ts';
 import { sparklines } from '../../infra/console/sparkline.ts';
 import { table } from '../../infra/console/table.ts';
 import { loadBundle } from '../../models/hstu/bundle.ts';
+import type { Config } from '../../schemas/config.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { entityVectorsOf } from '../entity-vectors-of.ts';
 import { loadConfig } from '../load-config.ts';
+import { deploymentName } from '../replay/promote-stored.ts';
 import { collect } from './options.ts';
 
 type Format = 'table' | 'json' | 'csv';
@@ -32,7 +35,12 @@ export function addQuery(program: Command): void {
     .description('ask ClickHouse a named question; without a name, list the questions')
     .argument('[name]')
     .option('-c, --config <file>', 'configuration, YAML', 'examples/movielens/replay.yaml')
-    .option('-p, --param <name=value>', 'a parameter of the query; run_id defaults to the newest run (repeatable)', collect, [])
+    .option(
+      '-p, --param <name=value>',
+      'a parameter of the query; run_id defaults to the promoted run, else the newest (repeatable)',
+      collect,
+      [],
+    )
     .option('--set <key=value>', 'override a setting (repeatable)', collect, [])
     .addOption(new Option('--format <format>', 'how to print').choices(['table', 'json', 'csv']).default('table'))
     .action(async (name: string | undefined, options: Options) => {
@@ -51,7 +59,7 @@ export function addQuery(program: Command): void {
       try {
         const query = queries.find((one) => one.name === name);
         const given = Object.fromEntries(options.param.map(parameterOf));
-        if (query !== undefined) await prepare(clickhouse, query, given, config.bundle);
+        if (query !== undefined) await prepare(clickhouse, query, given, config);
         const rows = await runQuery(clickhouse, name, given);
         console.log(print(rows, options.format));
         const curves = query === undefined || options.format !== 'table' ? [] : curvesOf(query, rows);
@@ -67,13 +75,13 @@ async function prepare(
   clickhouse: ClickHouse,
   { sql, parameters }: NamedQuery,
   given: Record<string, string>,
-  bundle: string,
+  config: Config,
 ): Promise<void> {
   if (parameters.some((parameter) => parameter.name === 'run_id') && given['run_id'] === undefined) {
-    const newest = await newestRun(clickhouse);
-    if (newest !== undefined) given['run_id'] = newest;
+    const run = (await promotedRun(clickhouse, deploymentName(config))) ?? (await newestRun(clickhouse));
+    if (run !== undefined) given['run_id'] = run;
   }
-  if (/\bFROM entities\b/.test(sql)) await storeEntityVectors(clickhouse, entityVectorsOf(await loadBundle(bundle)));
+  if (/\bFROM entities\b/.test(sql)) await storeEntityVectors(clickhouse, entityVectorsOf(await loadBundle(config.bundle)));
 }
 
 function parameterOf(text: string): [string, string] {

@@ -1,5 +1,6 @@
 /** `hstu-streams runs`: what backfills there are; a finished one becomes live, or goes. */
 import { type Command, Option } from 'commander';
+import { connect } from '../../infra/clickhouse/connect.ts';
 import { count } from '../../infra/console/format.ts';
 import { heading, table } from '../../infra/console/table.ts';
 import { loadBundle } from '../../models/hstu/bundle.ts';
@@ -10,6 +11,7 @@ import type { RunPlace } from '../replay/backfill-output.ts';
 import { holdRun } from '../replay/hold-run.ts';
 import { openOutput, PLACES } from '../replay/open-output.ts';
 import { executePromotion, planPromotion } from '../replay/promote.ts';
+import { deploymentName, planStoredPromotion, promoteStored, requireNotPromoted } from '../replay/promote-stored.ts';
 import { requireKafka } from '../require-kafka.ts';
 import { collect } from './options.ts';
 
@@ -34,12 +36,19 @@ export function addRuns(program: Command): void {
     .action(async (options: Options) => listRuns(await configOf(options), options.to));
   under(
     'promote <run>',
-    'make a finished run of --to kafka the state and the embeddings of live; shows what it would do, unless --execute',
+    'make a finished run live: of kafka its state and its embeddings, of clickhouse what questions are asked about; shows what it would do, unless --execute',
   )
+    .addOption(new Option('--to <place>', 'where the run is').choices(PLACES).default('kafka'))
     .option('--execute', 'do it')
-    .action(async (runId: string, options: Options & { execute?: true }) =>
-      promote(await configOf(options), runId, options.execute === true),
-    );
+    .action(async (runId: string, { to = 'kafka', execute = false, ...options }: Options & { execute?: boolean }) => {
+      const config = await configOf(options);
+      if (to === 'kafka') return promote(config, runId, execute);
+      if (to === 'clickhouse') return promoteInClickHouse(config, runId, execute);
+      throw new PipelineError(
+        'CONFIG_INVALID',
+        `--to ${to}: files of a run are read by whom they are for, and nothing live reads them; only runs of kafka and of clickhouse are promoted`,
+      );
+    });
   under('drop <run>', 'remove all of a run: rows, topics, files')
     .addOption(place())
     .action(async (runId: string, options: Options) => drop(await configOf(options), runId, options.to));
@@ -95,6 +104,23 @@ async function promote(given: Config, runId: string, execute: boolean): Promise<
   console.log('done: start the instances');
 }
 
+async function promoteInClickHouse(config: Config, runId: string, execute: boolean): Promise<void> {
+  const clickhouse = await connect(config.clickhouse);
+  try {
+    const now = await planStoredPromotion(clickhouse, config, runId);
+    console.log(heading(`Questions of ${deploymentName(config) || 'this database'} are to be asked about ${runId}`));
+    console.log(`without run_id they are asked about ${now ?? 'the newest run'} now`);
+    if (!execute) {
+      console.log('nothing was done: this was a dry run; repeat with --execute');
+      return;
+    }
+    await promoteStored(clickhouse, config, runId);
+    console.log('done');
+  } finally {
+    await clickhouse.close();
+  }
+}
+
 async function drop(config: Config, runId: string, place: RunPlace | undefined): Promise<void> {
   const output = await openOutput(config, place);
   try {
@@ -104,6 +130,10 @@ async function drop(config: Config, runId: string, place: RunPlace | undefined):
         'CONFIG_INVALID',
         `run ${runId}: not in ${output.place}: ${output.where}, which holds ${runs.map((run) => run.runId).join(', ') || 'none'}`,
       );
+    if (output.place === 'clickhouse') {
+      const clickhouse = await connect(config.clickhouse);
+      await requireNotPromoted(clickhouse, runId).finally(() => clickhouse.close());
+    }
     const held = await holdRun(config, runId);
     await output.drop(runId).finally(() => held.release());
     console.log(`${runId} is gone from ${output.place}: ${output.where}`);

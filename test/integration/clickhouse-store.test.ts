@@ -1,13 +1,21 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { stringify } from 'yaml';
 import type { ClickHouse } from '../../infra/clickhouse/clickhouse.ts';
 import { ClickHouseSink } from '../../infra/clickhouse/clickhouse-sink.ts';
 import { connect } from '../../infra/clickhouse/connect.ts';
 import { openEngine } from '../../infra/clickhouse/engine/open-engine.ts';
+import { writeOffsets } from '../../infra/clickhouse/feed/feed-offsets.ts';
 import { migrate, readMigrations } from '../../infra/clickhouse/migrate.ts';
+import { promotedRun } from '../../infra/clickhouse/promotions.ts';
 import { listQueries, runQuery } from '../../infra/clickhouse/queries.ts';
 import { countRows, dropRun, latestEmbeddings, latestScores, newestRun, readProgress } from '../../infra/clickhouse/readers.ts';
 import type { OutputBatch } from '../../schemas/batch.ts';
+import { parseConfig } from '../../schemas/config.ts';
+import { planStoredPromotion, promoteStored, requireNotPromoted } from '../../streams/replay/promote-stored.ts';
 import { embeddedIn, makeStore, sampleBatch } from '../support/clickhouse-store.ts';
+import { runCommand } from '../support/command-line.ts';
 
 const store = makeStore();
 let clickhouse: ClickHouse;
@@ -342,6 +350,68 @@ describe('what is stored is read back by run', () => {
     expect(await readProgress(clickhouse, 'dropped')).toBeUndefined();
     expect((await countRows(clickhouse, 'read')).actions).toBe(96);
   });
+});
+
+describe('a run that is promoted', () => {
+  const name = 'shop';
+  const topic = 'user-actions';
+  const finished = async (runId: string, facts: Readonly<Record<string, unknown>>) => {
+    const sink = new ClickHouseSink(clickhouse, { runId, facts: { mode: 'state', ...facts } });
+    await Promise.all(BATCHES.map((batch, i) => sink.write(batch, i + 1)));
+    await sink.finish();
+  };
+  const upTo = (to: number) => ({ ranges: [{ topic, partition: 0, from: 0, to }] });
+
+  it('is what questions are asked about, at once and for as long as it is; unfinished, or older than live, it is refused', async () => {
+    const settings = {
+      bundle: 'none',
+      clickhouse: { path: store.folder },
+      kafka: { brokers: ['nowhere:1'], applicationId: name },
+    };
+    const config = parseConfig(settings, 'this test');
+    const file = join(store.folder, 'promoted.yaml');
+    await writeFile(file, stringify(settings));
+    await writeOffsets(clickhouse, name, [
+      { topic, partition: 0, nextOffset: 50 },
+      { topic: 'candidate-scores', partition: 0, nextOffset: 900 },
+    ]);
+    await Promise.all([
+      finished('new', upTo(60)),
+      finished('old', upTo(49)),
+      finished('of-files', {}),
+      finished('moment', { ...upTo(60), mode: 'as-of' }),
+    ]);
+    await write('half-done');
+    const plan = (runId: string) => planStoredPromotion(clickhouse, config, runId);
+    await expect(plan('half-done')).rejects.toThrow(/it is not finished: 6 of 100 events; .*\n.*the run was not made of it/);
+    await expect(plan('old')).rejects.toThrow(
+      'of user-actions/0 live has stored up to offset 50, the run ends at 49: it is older',
+    );
+    await expect(plan('of-files')).rejects.toThrow(/was not made of it: it is older/);
+    await expect(plan('moment')).rejects.toThrow(/--mode as-of/);
+    await expect(plan('unknown')).rejects.toThrow(/not in ClickHouse at .* which holds .*half-done/);
+
+    const asked = async () =>
+      (await runCommand(['query', 'user-timeline', '-p', 'user_id=user-1', '--format', 'json', '-c', file])).stdout;
+    const of = async (runId: string) =>
+      JSON.stringify(await runQuery(clickhouse, 'user-timeline', { run_id: runId, user_id: 'user-1' }), null, 2);
+    await write('newest', BATCHES.slice(0, 1));
+    expect(await plan('new')).toBeUndefined();
+    const promote = (to: string) => runCommand(['runs', 'promote', 'new', '--to', to, '--execute', '-c', file]);
+    const [{ code }, ofFiles] = await Promise.all([promote('clickhouse'), promote('parquet')]);
+    expect(code).toBe(0);
+    expect(ofFiles.stderr).toMatch(/CONFIG_INVALID --to parquet: .*only runs of kafka and of clickhouse are promoted/);
+    await promoteStored(clickhouse, config, 'new');
+    expect((await asked()).trim()).toBe(await of('new'));
+    expect(await of('new')).not.toBe(await of('newest'));
+
+    await expect(requireNotPromoted(clickhouse, 'new')).rejects.toThrow('run new is promoted for shop');
+    await requireNotPromoted(clickhouse, 'old');
+    // The deployment's own name takes it back.
+    expect(await plan(name)).toBe('new');
+    await promoteStored(clickhouse, config, name);
+    expect(await promotedRun(clickhouse, name)).toBe(name);
+  }, 60_000);
 });
 
 describe('every named query agrees with a plain computation', () => {

@@ -28,6 +28,9 @@ const reasons = (one: RunRecord, others: readonly RunRecord[] = []) => unfit(one
 describe('a run that is to become live', () => {
   it('fits', () => expect(reasons(run({}))).toEqual([]));
 
+  it('fits where files went before a range that begins inside the log', () =>
+    expect(reasons(run({ files: ['a.csv'], ranges: [{ ...range, from: 4 }] }))).toEqual([]));
+
   it.each([
     ['not finished: 3 of 10 events', run({}, { finished: false })],
     ['holds no state', run({ mode: 'as-of' })],
