@@ -8,6 +8,7 @@ import { createHash } from 'node:crypto';
 import { entityRows } from '../../schemas/bundle-config.ts';
 import type { EntityReject, EntityUpdate } from '../../schemas/catalogue.ts';
 import type { Bundle } from '../hstu/bundle.ts';
+import { rowNumbers } from '../hstu/row-numbers.ts';
 import { projectContent } from './content-projection.ts';
 
 export interface CatalogueOverlay {
@@ -44,10 +45,23 @@ export class Catalogue {
 
   constructor(bundle: Bundle) {
     this.#bundle = bundle;
-    this.#rows = new Map(bundle.entities.map((entity, i) => [entity, i + 1]));
+    this.#rows = rowNumbers(bundle.entities);
     const trained = bundle.tensors.get('popularity')?.data;
     this.#trainedOrder = Int32Array.from(bundle.entities, (_, i) => i + 1);
     if (trained !== undefined) this.#trainedOrder.sort((a, b) => trained[b - 1]! - trained[a - 1]! || a - b);
+  }
+
+  /** Makes the row of a new entity beforehand, so that `apply` need not make many at once. */
+  prepare(update: EntityUpdate): void {
+    if (update.content !== undefined && !this.#rows.has(update.entity) && this.judge(update).ok) this.#rowOf(update.content);
+  }
+
+  #rowOf(content: Float32Array): Float32Array {
+    const { tensors } = this.#bundle;
+    const projection = { weight: tensors.get('content.weight')!.data, bias: tensors.get('content.bias')!.data };
+    const row = this.#projected.get(content) ?? projectContent(projection, content);
+    this.#projected.set(content, row);
+    return row;
   }
 
   /** Forgets all that was taken. */
@@ -85,18 +99,11 @@ export class Catalogue {
 
   /** The bundle with this catalogue beside it. Its digest stays: the catalogue changes no encoding. */
   apply(): Bundle {
-    const { config, tensors } = this.#bundle;
+    const { config } = this.#bundle;
     const updates = [...this.#updates.values()];
     const fresh = updates.filter(({ entity, retired }) => !retired && !this.#rows.has(entity));
     const rows = new Float32Array(fresh.length * config.dimension);
-    if (fresh.length > 0) {
-      const projection = { weight: tensors.get('content.weight')!.data, bias: tensors.get('content.bias')!.data };
-      for (const [k, { content }] of fresh.entries()) {
-        const row = this.#projected.get(content!) ?? projectContent(projection, content!);
-        this.#projected.set(content!, row);
-        rows.set(row, k * config.dimension);
-      }
-    }
+    for (const [k, { content }] of fresh.entries()) rows.set(this.#rowOf(content!), k * config.dimension);
     const retired = new Set(updates.flatMap(({ entity, retired }) => (retired === true ? (this.#rows.get(entity) ?? []) : [])));
     const entities = fresh.map(({ entity }) => entity);
     const catalogue = {
@@ -139,15 +146,18 @@ export const isCandidateRow = (row: number, { config, catalogue }: Pick<Bundle, 
 /** What a user is given of whom nothing is known, as `PopularityOrder` of the operators. */
 export class CatalogueOrder {
   readonly #order: Int32Array;
-  readonly #values: ReadonlyMap<number, number>;
+  readonly #popularity: Float32Array;
+  /** Made when the first user without a history comes: most catalogues are followed by another before. */
+  #values: ReadonlyMap<number, number> | undefined;
 
   constructor({ order, popularity }: Pick<CatalogueOverlay, 'order' | 'popularity'>) {
     this.#order = order;
-    this.#values = new Map(Array.from(order, (row, i) => [row, popularity[i]!]));
+    this.#popularity = popularity;
   }
 
   /** Of a row that is offered; 0 for any other. */
   valueOf(row: number): number {
+    this.#values ??= new Map(Array.from(this.#order, (each, i) => [each, this.#popularity[i]!]));
     return this.#values.get(row) ?? 0;
   }
 

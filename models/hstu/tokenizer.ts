@@ -3,6 +3,7 @@ import type { UserAction } from '../../schemas/action.ts';
 import type { BundleConfig } from '../../schemas/bundle-config.ts';
 import type { ErrorCode } from '../../schemas/errors.ts';
 import type { Bundle } from './bundle.ts';
+import { rowNumbers } from './row-numbers.ts';
 import { TokenCode } from './token-code.ts';
 
 export type Token =
@@ -32,7 +33,7 @@ export class Tokenizer {
   readonly #firstBucket: ReadonlyMap<string, number>;
 
   constructor({ config, entities, catalogue }: Pick<Bundle, 'config' | 'entities' | 'catalogue'>) {
-    this.#rows = new Map(entities.map((entity, i) => [entity, i + 1]));
+    this.#rows = rowNumbers(entities);
     this.#addedEntities = catalogue?.entities ?? [];
     this.#added = new Map(this.#addedEntities.map((entity, k) => [entity, -(k + 1)]));
     this.#entities = entities;

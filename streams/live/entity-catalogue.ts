@@ -53,8 +53,10 @@ export class EntityCatalogue {
       if (!said.ok) this.#options.onRejected(record.position, said.reason, said.message);
       else if (said.update !== undefined) {
         entries.set(said.entity, said.update);
-        const refused = refusalOf(said.update, this.#judgeOf(served));
-        if (refused !== undefined) this.#options.onRejected(record.position, refused.reason, refused.message);
+        const judge = this.#judgeOf(served);
+        const refused = refusalOf(said.update, judge);
+        if (refused === undefined) judge.catalogue.prepare(said.update);
+        else this.#options.onRejected(record.position, refused.reason, refused.message);
       }
     }
   }
