@@ -18,6 +18,7 @@ import type { CatalogueOverlay } from './catalogue/overlay.ts';
 import { chooseProvider, type ProviderChoice, type ProviderReport } from './gpu/choose-provider.ts';
 import { GpuClaim } from './gpu/gpu-claim.ts';
 import type { Bundle } from './hstu/bundle.ts';
+import type { CachePolicyName } from './kv-cache/cache-policy.ts';
 import { CallScheduler, type ScheduleOptions } from './schedule/call-scheduler.ts';
 import { joinLoads } from './schedule/join-loads.ts';
 import type { ScheduledName } from './schedule/waiting-call.ts';
@@ -41,6 +42,8 @@ export interface EncoderOptions {
   readonly provider?: ProviderChoice;
   /** Host memory for the rows of users that a GPU has no room for, bytes. @default as `kvBudgetBytes` */
   readonly hostBudgetBytes?: number;
+  /** Who leaves the KV cache when room is wanted, and who is not let in. @default 'lru' */
+  readonly cachePolicy?: CachePolicyName;
   /** Who is next where calls wait for a thread, and how many go together. */
   readonly schedule?: ScheduleOptions;
   /** Told of everything that a thread is given. */

@@ -248,6 +248,11 @@ export const configSchema = z.strictObject({
       kvBudgetBytes: positive.min(MIB).default(256 * MIB),
       /** Host memory for cached rows that a GPU has no room for, bytes. @default as kvBudgetBytes */
       hostBudgetBytes: z.int().nonnegative().optional(),
+      /**
+       * Who leaves the KV cache when room is wanted. `lru`: the least recently used. `cost-aware`: who saves least a byte (how often asked
+       * for of late × cost of encoding anew); a newcomer that saves less is not let in. Answers are the same.
+       */
+      cachePolicy: z.enum(['lru', 'cost-aware']).default('lru'),
       /** Tokens a KV page holds. @default chosen by the model's shape */
       pageLength: positive.max(1_024).optional(),
       /** Users per micro-batch, and of those that wait for a thread together. */

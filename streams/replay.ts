@@ -250,12 +250,13 @@ const factsOf = (bundle: Bundle, files: readonly { readonly path: string }[]) =>
 
 /** The encoder's options of a configuration. */
 export const encoderOptions = ({
-  encoder: { provider, workers, kvBudgetBytes, hostBudgetBytes, pageLength, maxBatchUsers, schedule },
+  encoder: { provider, workers, kvBudgetBytes, hostBudgetBytes, cachePolicy, pageLength, maxBatchUsers, schedule },
 }: Config) => ({
   provider,
   schedule: { maxRunUsers: maxBatchUsers, ...schedule },
   workers,
   kvBudgetBytes,
+  cachePolicy,
   ...(hostBudgetBytes !== undefined && { hostBudgetBytes }),
   ...(pageLength !== undefined && { pageLength }),
 });

@@ -1,5 +1,6 @@
 /** The KV cache whose rows lie on the GPU: who has which pages, which rows still hold, and who goes when room is wanted. */
 import type { EncodeSegment } from '../../schemas/encoding.ts';
+import type { CachePolicy } from '../kv-cache/cache-policy.ts';
 import { type CachedRows, commitRows, noRows, type Reuse, reusableRows, truncateRows } from '../kv-cache/cached-rows.ts';
 import { type GpuPages, type GpuPagesOptions, PagedBanks } from './gpu-pages.ts';
 
@@ -13,12 +14,13 @@ export interface GpuCacheOptions extends GpuPagesOptions {
   readonly modelDigest: string;
   /** Bytes of a row, all layers. */
   readonly rowBytes: number;
+  /** Who goes when room is wanted. */
+  readonly policy: CachePolicy;
 }
 
 export class GpuCache {
   readonly banks: PagedBanks;
   readonly #options: GpuCacheOptions;
-  /** Least recently used first. */
   readonly #entries = new Map<string, GpuEntry>();
   #evictions = 0;
 
@@ -43,24 +45,20 @@ export class GpuCache {
     return this.banks.pages * this.#pageBytes;
   }
 
-  /** Least recently used first. */
-  entries(): IterableIterator<GpuEntry> {
-    return this.#entries.values();
+  /** The first to go first. Nothing may be allocated or let go of before the iteration ends. */
+  *entries(): Generator<GpuEntry> {
+    for (const userId of this.#options.policy.order()) yield this.#entries.get(userId)!;
   }
 
-  /** Most recently used first. */
+  /** The last to go first: by the default policy, the most recently used. */
   userIds(): string[] {
-    return [...this.#entries.keys()].reverse();
+    return [...this.#options.policy.order()].reverse();
   }
 
-  /** The user's entry, now the most recently used. */
+  /** The entry of a user that is asked for. */
   touch(userId: string): GpuEntry | undefined {
-    const entry = this.#entries.get(userId);
-    if (entry !== undefined) {
-      this.#entries.delete(userId);
-      this.#entries.set(userId, entry);
-    }
-    return entry;
+    this.#options.policy.asked(userId);
+    return this.#entries.get(userId);
   }
 
   /** How many leading rows of an entry hold for this window. */
@@ -78,26 +76,46 @@ export class GpuCache {
   }
 
   /**
-   * An entry with room for `rows` rows: the user's own with more pages, or a new one. Evicts the least recently used users of
-   * its bank that no batch has pinned.
+   * An entry with room for `rows` rows: the user's own with more pages, or a new one. Evicts whom the policy names, of the users
+   * of its bank that no batch has pinned.
    *
-   * @returns `null` when even that leaves no room: an ordinary answer
+   * @returns `null` when there is no room, or the policy has none for this user: an ordinary answer
    */
   allocate(userId: string, rows: number): GpuEntry | null {
-    const held = this.touch(userId);
+    const held = this.#entries.get(userId);
     const bank = held?.bank ?? this.banks.emptiest();
     if (bank === undefined || !this.banks.couldHold(bank, rows)) return null;
     const entry = held ?? { ...noRows(this.#options.modelDigest), userId, bank, pages: [], pinned: false };
-    const others = [...this.#entries.values()].filter((other) => other.bank === bank && other !== entry && !other.pinned);
-    for (const victim of others) {
-      if (this.banks.missing(entry, rows) <= 0) break;
-      this.free(victim.userId);
-      this.#evictions += 1;
-    }
-    if (this.banks.missing(entry, rows) > 0) return null;
+    if (!this.#makeRoom(entry, rows)) return null;
     this.banks.grow(entry, rows);
     this.#entries.set(userId, entry);
+    this.#options.policy.held(userId, rows);
     return entry;
+  }
+
+  /** Evicts until the entry's bank has its pages; nobody, where that cannot be had or one of them is worth more than the user. */
+  #makeRoom(entry: GpuEntry, rows: number): boolean {
+    const { policy } = this.#options;
+    const victims: GpuEntry[] = [];
+    let missing = this.banks.missing(entry, rows);
+    if (missing <= 0) return true;
+    for (const other of this.entries()) {
+      if (other.bank !== entry.bank || other === entry || other.pinned) continue;
+      if (!policy.prefers(entry.userId, rows, other.userId)) {
+        policy.refused(entry.userId, rows);
+        return false;
+      }
+      victims.push(other);
+      missing -= other.pages.length;
+      if (missing <= 0) break;
+    }
+    if (missing > 0) return false;
+    for (const { userId } of victims) {
+      policy.evicted(userId);
+      this.free(userId);
+      this.#evictions += 1;
+    }
+    return true;
   }
 
   /** Drops a user's rows. Returns whether there were any. */
@@ -105,6 +123,7 @@ export class GpuCache {
     const entry = this.#entries.get(userId);
     if (entry === undefined) return false;
     this.#entries.delete(userId);
+    this.#options.policy.dropped(userId);
     this.banks.free(entry);
     return true;
   }

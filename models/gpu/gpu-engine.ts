@@ -17,6 +17,8 @@ import type { CandidateIndex } from '../catalogue/candidate-index.ts';
 import type { CatalogueOverlay } from '../catalogue/overlay.ts';
 import { type Bundle, kvBytesPerRow } from '../hstu/bundle.ts';
 import { judgeCacheability } from '../hstu/cacheability.ts';
+import { prefillCost } from '../hstu/prefill-cost.ts';
+import { cachePolicy } from '../kv-cache/cache-policy.ts';
 import { inMicroBatches } from '../worker/compute/candidate-scorer.ts';
 import { checkCandidateRequest, checkEncodeRequest } from '../worker/compute/check-request.ts';
 import { EncoderEngine, type EngineOptions, type EngineStats, oneOfEachUser } from '../worker/engine.ts';
@@ -87,6 +89,7 @@ export class GpuEngine {
       pageLength: PAGE_LENGTH,
       prefillRows: 512,
       candidateRows: 128,
+      cachePolicy: 'lru',
       hostBudgetBytes: options.kvBudgetBytes,
       maxBufferBytes: 2 ** 30,
       ...options,
@@ -98,6 +101,7 @@ export class GpuEngine {
       pageLength: this.#options.pageLength,
       modelDigest: bundle.digest,
       rowBytes,
+      policy: cachePolicy(this.#options.cachePolicy, prefillCost(bundle.config)),
     });
     this.#pool = new GpuPool(this.device, bundle.config, this.#cache.banks);
     this.#host = new HostTier(this.#options.hostBudgetBytes);
@@ -201,12 +205,12 @@ export class GpuEngine {
     this.#cpu.useIndex(index);
   }
 
-  /** Who has rows in the cache, most recently used first. */
+  /** Who has rows in the cache, the last to go first: by `lru`, the most recently used. */
   cachedUsers(): string[] {
     return this.#cache.userIds();
   }
 
-  /** Makes these the most recently used, the last of them most of all. */
+  /** Counts these as asked for, in this order: by `lru`, the last of them goes last. */
   touch(userIds: readonly string[]): void {
     for (const userId of userIds) this.#cache.touch(userId);
   }

@@ -18,6 +18,8 @@ import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import type { CandidateIndex } from '../catalogue/candidate-index.ts';
 import type { CatalogueOverlay } from '../catalogue/overlay.ts';
 import type { Bundle } from '../hstu/bundle.ts';
+import { prefillCost } from '../hstu/prefill-cost.ts';
+import { type CachePolicyName, cachePolicy } from '../kv-cache/cache-policy.ts';
 import { KvCache, type KvCacheOptions } from '../kv-cache/kv-cache.ts';
 import { AttentionMemory } from '../wasm/attention-memory.ts';
 import { BulkEncoder } from './compute/bulk-encoder.ts';
@@ -37,6 +39,8 @@ export interface EngineOptions {
   readonly prefillRows?: number;
   /** Candidates judged at once: the fixed size of a micro-batch. @default 128 */
   readonly candidateRows?: number;
+  /** Who leaves the cache when room is wanted, and who is not let in. @default 'lru' */
+  readonly cachePolicy?: CachePolicyName;
   /** `cuda`: graphs run there, and K and V of every step are copied to it from host memory. @default 'cpu' */
   readonly provider?: 'cpu' | 'cuda';
 }
@@ -65,9 +69,10 @@ export class EncoderEngine {
   /** @param cacheOf tests give a cache that is wrong on purpose, to show that the law would notice */
   constructor(
     bundle: Bundle,
-    { kvBudgetBytes, pageLength = 8, prefillRows = 512, candidateRows = 128, provider = 'cpu' }: EngineOptions,
+    options: EngineOptions,
     cacheOf: (options: KvCacheOptions) => KvCache = (options) => new KvCache(options),
   ) {
+    const { kvBudgetBytes, pageLength = 8, prefillRows = 512, candidateRows = 128, provider = 'cpu' } = options;
     const { config, digest } = bundle;
     this.#bundle = bundle;
     // With CUDA the cached rows go to the device with every step: the kernel is for rows that stay.
@@ -79,6 +84,7 @@ export class EncoderEngine {
       pageLength,
       maxRows: Math.max(1, config.window.maxLength - 1),
       memory,
+      policy: cachePolicy(options.cachePolicy ?? 'lru', prefillCost(config)),
     });
     this.#sessions = new Sessions(bundle, provider);
     this.#histories = new HistoryEncoder(bundle, this.#cache, memory, this.#sessions, prefillRows);
@@ -207,12 +213,12 @@ export class EncoderEngine {
     this.#scorer.useIndex(index, sampleEvery);
   }
 
-  /** Who has rows in the cache, most recently used first. */
+  /** Who has rows in the cache, the last to go first: by `lru`, the most recently used. */
   cachedUsers(): string[] {
     return this.#cache.userIds();
   }
 
-  /** Makes these the most recently used, the last of them most of all. */
+  /** Counts these as asked for, in this order: by `lru`, the last of them goes last. */
   touch(userIds: readonly string[]): void {
     for (const userId of userIds) this.#cache.touch(userId);
   }

@@ -49,6 +49,11 @@ const TIGHT = [
   rowsOfBudget(8, { prefillRows: 3 }),
   rowsOfBudget(0, { prefillRows: 6 }),
 ];
+/** The same where some are not let in, and those who go are not the oldest. */
+const TIGHT_COST_AWARE = TIGHT.slice(0, 4).map(
+  (mode): Mode =>
+    (bundle) => ({ ...mode(bundle), cachePolicy: 'cost-aware' }),
+);
 
 const USERS = 5;
 const bundles = Object.keys(CACHEABLE);
@@ -92,6 +97,14 @@ export function exactnessLaws(subject: Subject): void {
       history: MAX_LENGTH,
       maxSteps: 24,
       modes: TIGHT,
+    });
+    law(subject, 'under the cost-aware policy, which refuses some', {
+      kinds: EVERYTHING,
+      users: USERS,
+      history: MAX_LENGTH,
+      maxSteps: 24,
+      modes: TIGHT_COST_AWARE,
+      runs: 20,
     });
   });
 
