@@ -8,7 +8,7 @@ import { randomBundle } from '../models/hstu/random-bundle.ts';
 import { EncoderEngine } from '../models/worker/engine.ts';
 import type { EncodeRequest } from '../schemas/encoding.ts';
 import { pageDigests } from '../schemas/sequence-digest.ts';
-import { copyBandwidth, median, noteKvBytes } from './measure.ts';
+import { copyBandwidth, median, noteKvBytes, stopwatch } from './measure.ts';
 
 export interface EncodeFigure {
   readonly D: number;
@@ -89,9 +89,9 @@ export async function timeFull(engine: EncoderEngine, bundle: Bundle, n: number)
     const times: number[] = [];
     for (let round = 0; round < 4 || (times.length < 24 && times.reduce((a, b) => a + b, 0) < 1e6); round++) {
       for (const { userId } of requests) engine.forget(userId);
-      const start = performance.now();
+      const elapsed = stopwatch();
       await engine.encode(requests);
-      if (round > 0) times.push((1e3 * (performance.now() - start)) / B);
+      if (round > 0) times.push((1e3 * elapsed()) / B);
     }
     for (const { userId } of requests) engine.forget(userId);
     best.push(median(times));
@@ -111,9 +111,9 @@ export async function timeSteps(engine: EncoderEngine, requests: readonly Encode
     start = (start + B) % (requests.length - B + 1)
   ) {
     const batch = requests.slice(start, start + B);
-    const t = performance.now();
+    const elapsed = stopwatch();
     await engine.encode(batch);
-    times.push((1e3 * (performance.now() - t)) / B);
+    times.push((1e3 * elapsed()) / B);
   }
   const rows = engine.stats.rowsComputed - before.rowsComputed;
   const segments = engine.stats.segments - before.segments;

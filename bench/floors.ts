@@ -3,7 +3,7 @@ import { InferenceSession, Tensor } from 'onnxruntime-node';
 import { prefillCost } from '../models/hstu/prefill-cost.ts';
 import { GraphBuilder } from '../models/onnx/graph-builder.ts';
 import type { BundleConfig } from '../schemas/bundle-config.ts';
-import { median } from './measure.ts';
+import { median, stopwatch } from './measure.ts';
 
 const SIZE = 1024;
 const ROUNDS = 9;
@@ -30,9 +30,9 @@ export class Gemm {
   async gflops(): Promise<number> {
     const rates: number[] = [];
     for (let round = 0; round < ROUNDS; round++) {
-      const start = performance.now();
+      const elapsed = stopwatch();
       await this.#session.run(this.#inputs);
-      rates.push((2 * SIZE ** 3) / (performance.now() - start) / 1e6);
+      rates.push((2 * SIZE ** 3) / elapsed() / 1e6);
     }
     return median(rates.slice(1));
   }
