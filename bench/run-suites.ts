@@ -13,8 +13,8 @@ import { emptyReport, type Report } from './report.ts';
 import type { Ran } from './suites.ts';
 
 const MAIN = fileURLToPath(new URL('main.ts', import.meta.url));
-/** Names the file in which a suite's process leaves what it found. */
-const RESULT_FILE = 'HSTU_BENCH_RESULT';
+/** Names the file in which a suite's process leaves what it found. Not `HSTU_…`: instances that it starts take those as configuration. */
+const RESULT_FILE = 'BENCH_RESULT_FILE';
 
 /** Hands what a suite found to whoever started this process, if someone waits for it. @returns whether */
 export function handOver(ran: Ran): boolean {
