@@ -29,28 +29,41 @@ describe.skipIf(!kafkaIsPossible)('commands of a deployment', { timeout: 90_000 
   };
 
   it('topics create makes what is missing, once, and topics list finds it fit', async () => {
-    const file = await configuration({ applicationId: randomName('app') });
+    const topics = { ...world.config.kafka.topics, entities: randomName('entities') };
+    const file = await configuration({ applicationId: randomName('app'), topics });
     const first = await runCommand(['topics', 'create', '-c', file]);
-    expect(first.stdout).toMatch(/made app-\w+-changelog$/m);
+    expect(first.stdout).toMatch(/made entities-\w+, app-\w+-changelog$/m);
     expect((await runCommand(['topics', 'create', '-c', file])).stdout).toContain('all topics are there already');
     const { stdout, code } = await runCommand(['topics', 'list', '-c', file]);
     expect(code).toBe(0);
     expect(stdout).toContain('fit: 4 partitions');
+    expect(stdout).toMatch(/entities-\w+\s*│\s*entities\s*│\s*4\s*│\s*1\s*│\s*compact/);
     expect(stdout).toMatch(/changelog\s*│\s*changelog\s*│\s*4\s*│\s*1\s*│\s*compact/);
   });
 
-  it('a start refuses topics of unequal partition counts, and missing ones, naming both', async () => {
+  it('a start refuses topics of unequal partition counts, missing ones, and a catalogue that is not compacted, naming all', async () => {
     const odd = randomName('odd');
     const admin = world.kafka.admin();
     await admin.connect();
-    await admin.createTopics({ topics: [{ topic: odd, numPartitions: 3 }] });
+    const aging = randomName('aging');
+    await admin.createTopics({
+      topics: [
+        { topic: odd, numPartitions: 3 },
+        { topic: aging, numPartitions: 1 },
+      ],
+    });
     await admin.disconnect();
     const missing = randomName('missing');
-    const file = await configuration({ topics: { ...world.config.kafka.topics, erasures: odd, deadLetters: missing } });
+    const file = await configuration({
+      topics: { ...world.config.kafka.topics, erasures: odd, deadLetters: missing, entities: aging },
+    });
     const { code, stderr } = await runCommand(['run', '-c', file]);
     expect(code).toBe(2);
     expect(stderr).toContain(`missing: ${missing} (make them: hstu-streams topics create)`);
     expect(stderr).toMatch(new RegExp(`partition counts differ: .*${odd} 3`));
+    expect(stderr).toContain(`${aging}: cleanup.policy is delete, must be compact`);
+    // A catalogue holds no users: its partitions are its own.
+    expect(stderr).not.toContain(`${aging} 1`);
   });
 
   it('a start without a broker says so, and what starts one', async () => {
