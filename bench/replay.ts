@@ -35,6 +35,8 @@ export interface ReplayFigure {
 
 /** And what shows that memory does not grow with the events. */
 export interface ReplayFigureWithMemory extends ReplayFigure {
+  /** Of this process over the smallest of them. */
+  readonly peakRssBytesSmall: number;
   /** Events of each backfill and the peak over it. */
   readonly peaks: readonly { readonly events: number; readonly peakRssBytes: number }[];
 }
@@ -82,6 +84,7 @@ export async function benchReplay(onProgress: (done: number, label: string) => v
       stepEventsPerSecond,
       ratio: bulkEventsPerSecond / stepEventsPerSecond,
       peakRssBytes: peaks.at(-1)!.peakRssBytes,
+      peakRssBytesSmall: peaks[0]!.peakRssBytes,
       peaks,
     });
   }

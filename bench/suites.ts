@@ -6,6 +6,7 @@ import { benchCatalogue, type CatalogueFigure } from './catalogue.ts';
 import { benchEncode, ENCODE_FIGURES, type EncodeFigure } from './encode.ts';
 import { benchGpu, GPU_FIGURES, type GpuFigures, measuredElsewhere } from './gpu.ts';
 import { benchKafka, KAFKA_FIGURES, type KafkaFigures } from './kafka.ts';
+import { benchLoad, LOAD_FIGURES, type LoadFigures } from './load.ts';
 import { commit, machine } from './measure.ts';
 import { benchPeers, PEERS_FIGURES, type PeerFigures } from './peers.ts';
 import { benchReplay, REPLAY_FIGURES, type ReplayFigureWithMemory } from './replay.ts';
@@ -74,6 +75,18 @@ export const suites: Readonly<Record<string, Suite>> = {
     benchScore,
     (figures) => ({ score: figures.map(({ coldUs: _, ...figure }) => figure) }),
     scoreText,
+  ),
+  load: suite<LoadFigures>(
+    LOAD_FIGURES,
+    benchLoad,
+    (load) => stamped({ load }),
+    ({ capacity, loads, urgent }) =>
+      [
+        `${Math.round(capacity)} users a second in full batches`,
+        rows(loads),
+        'candidates while updates saturate',
+        rows(urgent),
+      ].join('\n'),
   ),
   workers: suite<WorkersFigure[]>(WORKERS_FIGURES, benchWorkers, (workers) => stamped({ workers }), rows),
   cache: suite<CacheFigure[]>(CACHE_FIGURES, benchCache, (cache) => ({ commit: commit(), cache }), rows),
@@ -155,9 +168,10 @@ function scoreText(figures: readonly ScoreFigureWithCold[]): string {
 
 function replayText(figures: readonly ReplayFigureWithMemory[]): string {
   return rows(
-    figures.map(({ peaks, peakRssBytes: _, ...figure }) => ({
+    figures.map(({ peaks, peakRssBytes, peakRssBytesSmall, ...figure }) => ({
       ...figure,
       ...Object.fromEntries(peaks.map(({ events, peakRssBytes }) => [`peak MiB, ${events} events`, peakRssBytes / 2 ** 20])),
+      'peak, most / fewest events': peakRssBytes / peakRssBytesSmall,
     })),
   );
 }

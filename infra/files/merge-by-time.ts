@@ -9,7 +9,7 @@ import {
   type RecordMappingOptions,
 } from '../../schemas/record-mapping.ts';
 import { combineFingerprint } from './fingerprint.ts';
-import { checkColumns, openRawRows, type RowInput } from './read-records.ts';
+import { openMappedRows, type RowInput } from './read-records.ts';
 import { topicsOf } from './topics-of.ts';
 
 export interface FileSourceOptions extends RecordMappingOptions {
@@ -114,8 +114,7 @@ async function loadFile(
   maxRecordBytes?: number,
 ): Promise<{ file: LoadedFile; times: number[] } | undefined> {
   const hash = createHash('sha256');
-  const { header, chunks, toValue } = await openRawRows(source, maxRecordBytes, hash);
-  checkColumns(source.path, header, mapping.fields);
+  const { chunks, toValue } = await openMappedRows(source, mapping.fields, maxRecordBytes, hash);
   const rows: string[] = [];
   const times: number[] = [];
   let time = Number.NEGATIVE_INFINITY;

@@ -120,10 +120,37 @@ const notBlank = (row: string): boolean => row.trim() !== '';
 
 async function* startingWith(
   first: readonly string[],
-  rest: AsyncIterable<readonly string[]>,
+  rest: AsyncGenerator<readonly string[]>,
 ): AsyncGenerator<readonly string[]> {
-  if (first.length > 0) yield first;
-  yield* rest;
+  try {
+    if (first.length > 0) yield first;
+    yield* rest;
+  } finally {
+    // Whoever stops at the first chunk has not begun with the rest, which holds the file, and what was written out.
+    await rest.return(undefined);
+  }
+}
+
+/**
+ * Opens an input that a mapping reads.
+ *
+ * @param named columns that the mapping needs
+ * @throws PipelineError as `openRawRows`, and `CONFIG_INVALID` for columns that are not there; nothing stays open then
+ */
+export async function openMappedRows(
+  input: RowInput,
+  named: readonly string[],
+  maxRecordBytes?: number,
+  hash?: Hash,
+): Promise<RawRows> {
+  const raw = await openRawRows(input, maxRecordBytes, hash);
+  try {
+    checkColumns(input.path, raw.header, named);
+    return raw;
+  } catch (error) {
+    for await (const _ of raw.chunks) break;
+    throw error;
+  }
 }
 
 /** @throws PipelineError `CONFIG_INVALID` when the mapping names columns that the header lacks: all of them */

@@ -1,6 +1,6 @@
 /** Where a backfill reads from: files or topics, as one pass over records that says in which order each user's events belong. */
 import { createHash } from 'node:crypto';
-import { checkColumns, openRawRows } from '../../infra/files/read-records.ts';
+import { openMappedRows } from '../../infra/files/read-records.ts';
 import { topicsOf } from '../../infra/files/topics-of.ts';
 import { partitionOf } from '../../infra/kafka/action-producer.ts';
 import { type KafkaClient, kafkaClient } from '../../infra/kafka/kafka-client.ts';
@@ -49,8 +49,7 @@ async function scanRows(config: Config, visit: Visit, signal: AbortSignal | unde
     const input = inputs[i]!;
     const mapping = compileMapping(input.mapping, { ...config.time, maxRecordBytes });
     const hash = createHash('sha256');
-    const { header, chunks, toValue } = await openRawRows(input, maxRecordBytes, hash);
-    checkColumns(input.path, header, mapping.fields);
+    const { chunks, toValue } = await openMappedRows(input, mapping.fields, maxRecordBytes, hash);
     let offset = 0;
     for await (const rows of chunks) {
       signal?.throwIfAborted();

@@ -1,5 +1,5 @@
 /** Every source of a replay gives what the CSV file gives: through the real engine, from files that it wrote, and through a real broker. */
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -20,6 +20,7 @@ import { deadLetterBackfill } from '../../streams/replay/dead-letter-source.ts';
 import { rowInputs } from '../../streams/replay/row-inputs.ts';
 import { type BackfillSource, fileBackfill, kafkaBackfill } from '../../streams/replay/source.ts';
 import { storedLettersBackfill } from '../../streams/replay/stored-letters.ts';
+import { until } from '../support/clickhouse-store.ts';
 import { kafkaIsPossible, randomName, sharedKafka } from '../support/kafka-broker.ts';
 import { liveBundle, liveEvents } from '../support/live-bundle.ts';
 import { LiveWorld } from '../support/live-world.ts';
@@ -190,6 +191,27 @@ describe('rows of files and tables', { timeout: 120_000 }, () => {
     expect(() => withSource({ clickhouse: [{ name: 'x y', mapping }] })).toThrow(
       /2 problem\(s\)[\s\S]*clickhouse\.0\.name[\s\S]*table or query/,
     );
+  });
+
+  it('leave nothing on disk when a backfill is stopped while they are written out, or lack a column; and are read whole after that', async () => {
+    const { mapping } = mapped('', 'csv');
+    const query = `SELECT * FROM file('${path('ratings.csv')}', 'CSVWithNames') WHERE sleepEachRow(0.0001) = 0`;
+    const source = { clickhouse: [{ name: 'slow', query, mapping }] };
+    const spool = join(folder, 'state', 'backfill');
+    const spooled = () => readdir(spool).catch(() => []);
+    const stop = new AbortController();
+    const reading = fileBackfill(withSource(source)).scan(() => undefined, stop.signal);
+    await until(async () => (await spooled()).length > 0, 30_000);
+    stop.abort();
+    await expect(reading).rejects.toThrow(/abort/);
+    expect(await spooled()).toEqual([]);
+    expect(await read(source)).toEqual(expected);
+
+    const lacking = { clickhouse: [{ name: 'lacking', query: 'SELECT 1 AS a', mapping }] };
+    await expect(read(lacking)).rejects.toThrow();
+    await sql(`INSERT INTO FUNCTION file('${path('one.csv.zst')}', 'CSVWithNames') SELECT 1 AS a`);
+    await expect(read({ files: [mapped('one.csv.zst', 'csv')] })).rejects.toThrow(/its columns are 'a'/);
+    expect(await spooled()).toEqual([]);
   });
 
   it('that were dead letters come again from the table of their run, decoded by what the configuration says now', async () => {
