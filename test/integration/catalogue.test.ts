@@ -130,10 +130,20 @@ describe.skipIf(!kafkaIsPossible)('the entities topic', { timeout: 60_000 }, () 
     const { digest } = first.applied.at(-1)!;
     await first.stop();
 
-    const again = await start();
-    expect(again.applied).toMatchObject([{ digest }]);
+    const again = await world.start('a');
+    await again.untilRunning();
+    expect(again.log).toMatch(new RegExp(`"digest":"${digest}".*lists are made of another catalogue`));
+    expect(again.log).toMatch(/"reason":"content-dimension".*a record of the entities topic changes nothing/);
     expect(await listed()).toEqual(shrunk);
-    await again.stop();
+    const port = /healthz, readyz, metrics on (\d+)/.exec(again.log)![1]!;
+    const metrics = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+    for (const series of [
+      'entities{state="added"} 2',
+      'rejects_total{reason="content-dimension"} 1',
+      'lag_records{partition="2"} 0',
+    ])
+      expect(metrics).toContain(`hstu_catalogue_${series}`);
+    expect(await again.stop()).toBe(0);
     const { problems, maxDelta } = await world.verify(liveEventsUpTo(events));
     expect(problems).toEqual([]);
     expect(maxDelta).toBeLessThan(1e-4);
