@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { connect } from '../../infra/clickhouse/connect.ts';
 import { partitionOf } from '../../infra/kafka/action-producer.ts';
+import type { RangeBounds } from '../../infra/kafka/range-reader.ts';
 import { statedPartition } from '../../infra/kafka/transactions.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
 import { loadBundle } from '../../models/hstu/bundle.ts';
@@ -157,6 +158,15 @@ describe.skipIf(!kafkaIsPossible)('a backfill of Kafka', { timeout: 180_000 }, (
         expect(await verifyStored({ ...common, source })).toMatchObject({ users: 6, missing: [], extra: [], mismatches: [] });
       const gap = await verifyStored({ ...common, source: joinedBackfill(config, after(260)) });
       expect(isVerified(gap)).toBe(false);
+
+      const eventsOf = async (bounds: RangeBounds) => {
+        let events = 0;
+        await kafkaBackfill(config, () => bounds).scan(({ position }) => {
+          if (position.topic === topics.userActions) events += 1;
+        });
+        return events;
+      };
+      expect([await eventsOf({ toTimeMs: at + 1 }), await eventsOf({ fromTimeMs: at + 1 })]).toEqual([300, 100]);
 
       // What lies before the range in the log came from the rows: live may go on with it, each user where the log has it.
       const output = await kafkaOutput(config);
