@@ -19,9 +19,11 @@ import { chooseProvider, type ProviderChoice, type ProviderReport } from './gpu/
 import { GpuClaim } from './gpu/gpu-claim.ts';
 import type { Bundle } from './hstu/bundle.ts';
 import type { CachePolicyName } from './kv-cache/cache-policy.ts';
+import type { KvPrecision } from './kv-cache/extent.ts';
 import { CallScheduler, type ScheduleOptions } from './schedule/call-scheduler.ts';
 import { joinLoads } from './schedule/join-loads.ts';
 import type { ScheduledName } from './schedule/waiting-call.ts';
+import { requireKvPrecision } from './wasm/require-kv-precision.ts';
 import { type IndexReport, ListIndex, type ListIndexOptions } from './worker/index/list-index.ts';
 import type { Calls } from './worker/protocol.ts';
 import { spawnEncoderWorker } from './worker/spawn.ts';
@@ -44,6 +46,8 @@ export interface EncoderOptions {
   readonly hostBudgetBytes?: number;
   /** Who leaves the KV cache when room is wanted, and who is not let in. @default 'lru' */
   readonly cachePolicy?: CachePolicyName;
+  /** `bfloat16`: half the bytes a user, and answers that are off by rounding. For `cpu`. @default 'float32': as computed */
+  readonly kvPrecision?: KvPrecision;
   /** Who is next where calls wait for a thread, and how many go together. */
   readonly schedule?: ScheduleOptions;
   /** Told of everything that a thread is given. */
@@ -73,12 +77,14 @@ export class HstuEncoder {
   /** Of the index that is in use. */
   #indexFile: string | undefined;
 
+  /** @throws PipelineError `CONFIG_INVALID` for a `kvPrecision` that the bundle or the provider has no kernel for */
   constructor(
     bundle: Bundle,
     { workers = 1, kvBudgetBytes = 256 * 1024 * 1024, schedule, onRun, onProvider, ...given }: EncoderOptions = {},
   ) {
     const { provider: choice = 'cpu', index, onIndex, ...more } = given;
     this.#bundle = bundle;
+    requireKvPrecision(bundle, given.kvPrecision ?? 'float32', choice);
     this.#provider = chooseProvider(choice);
     if (this.#provider.provider === 'webgpu' && !this.#claim.take())
       this.#provider = { provider: 'cpu', reason: 'the GPU belongs to another encoder of this process' };

@@ -253,6 +253,11 @@ export const configSchema = z.strictObject({
        * for of late × cost of encoding anew); a newcomer that saves less is not let in. Answers are the same.
        */
       cachePolicy: z.enum(['lru', 'cost-aware']).default('lru'),
+      /**
+       * What cached K and V are held in. `float32`: as computed, answers are exact. `bfloat16`: half the bytes a user, and answers are
+       * off by rounding; only with provider `cpu`, and a model whose heads are multiples of 8 wide.
+       */
+      kvPrecision: z.enum(['float32', 'bfloat16']).default('float32'),
       /** Tokens a KV page holds. @default chosen by the model's shape */
       pageLength: positive.max(1_024).optional(),
       /** Users per micro-batch, and of those that wait for a thread together. */
@@ -276,6 +281,10 @@ export const configSchema = z.strictObject({
             .prefault({}),
         })
         .prefault({}),
+    })
+    .refine(({ kvPrecision, provider }) => kvPrecision === 'float32' || provider === 'cpu', {
+      path: ['kvPrecision'],
+      error: "'bfloat16' is for provider: cpu; a GPU keeps K and V as float32",
     })
     .prefault({}),
   model: z

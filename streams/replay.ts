@@ -250,13 +250,14 @@ const factsOf = (bundle: Bundle, files: readonly { readonly path: string }[]) =>
 
 /** The encoder's options of a configuration. */
 export const encoderOptions = ({
-  encoder: { provider, workers, kvBudgetBytes, hostBudgetBytes, cachePolicy, pageLength, maxBatchUsers, schedule },
+  encoder: { provider, workers, kvBudgetBytes, hostBudgetBytes, cachePolicy, kvPrecision, pageLength, maxBatchUsers, schedule },
 }: Config) => ({
   provider,
   schedule: { maxRunUsers: maxBatchUsers, ...schedule },
   workers,
   kvBudgetBytes,
   cachePolicy,
+  kvPrecision,
   ...(hostBudgetBytes !== undefined && { hostBudgetBytes }),
   ...(pageLength !== undefined && { pageLength }),
 });

@@ -27,6 +27,8 @@ export interface ShadowSamplerOptions {
   };
   /** Samples that may wait; more are dropped. @default 32 */
   readonly maxQueued?: number;
+  /** Largest |published − full encode| that is none to report. @default `SHADOW_TOLERANCE` */
+  readonly tolerance?: number | undefined;
   /** @default Math.random */
   readonly random?: () => number;
   /** What encodes in full; closed with the sampler. @default a worker thread without a cache */
@@ -133,11 +135,12 @@ export class ShadowSampler implements PipelineObserver {
   ): void {
     const maxDelta = maxAbsDelta(embedding, full);
     const sameTokens = digestHex(digestTokens(entities, timesS)) === lineage.sequenceDigest;
-    const mismatch = !(maxDelta <= SHADOW_TOLERANCE) || !sameTokens;
+    const tolerance = this.#options.tolerance ?? SHADOW_TOLERANCE;
+    const mismatch = !(maxDelta <= tolerance) || !sameTokens;
     this.#options.report.shadowChecked(maxDelta, mismatch);
     if (!mismatch) return;
     const what = sameTokens
-      ? `deviates by ${maxDelta} from the full encode of its window; allowed: ${SHADOW_TOLERANCE}`
+      ? `deviates by ${maxDelta} from the full encode of its window; allowed: ${tolerance}`
       : `names the digest ${lineage.sequenceDigest}, which is not that of the tokens it was made of`;
     const err = new PipelineError('SHADOW_MISMATCH', `the published embedding of user ${userId}, version ${version}, ${what}`);
     this.#options.log.error({ err, userId, version, maxDelta, lineage }, 'a published embedding is wrong');

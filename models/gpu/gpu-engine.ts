@@ -19,6 +19,7 @@ import { type Bundle, kvBytesPerRow } from '../hstu/bundle.ts';
 import { judgeCacheability } from '../hstu/cacheability.ts';
 import { prefillCost } from '../hstu/prefill-cost.ts';
 import { cachePolicy } from '../kv-cache/cache-policy.ts';
+import { requireKvPrecision } from '../wasm/require-kv-precision.ts';
 import { inMicroBatches } from '../worker/compute/candidate-scorer.ts';
 import { checkCandidateRequest, checkEncodeRequest } from '../worker/compute/check-request.ts';
 import { EncoderEngine, type EngineOptions, type EngineStats, oneOfEachUser } from '../worker/engine.ts';
@@ -84,12 +85,14 @@ export class GpuEngine {
     const { verdict, reasons } = judgeCacheability(bundle.config);
     if (verdict === 're-encode')
       throw new PipelineError('CONFIG_INVALID', `bundle ${bundle.config.name} has no cache to keep: ${reasons.join('; ')}`);
+    requireKvPrecision(bundle, options.kvPrecision ?? 'float32', 'webgpu');
     this.#bundle = bundle;
     this.#options = {
       pageLength: PAGE_LENGTH,
       prefillRows: 512,
       candidateRows: 128,
       cachePolicy: 'lru',
+      kvPrecision: 'float32',
       hostBudgetBytes: options.kvBudgetBytes,
       maxBufferBytes: 2 ** 30,
       ...options,

@@ -1,6 +1,6 @@
 /**
- * A user's worth: requests of late × cost of encoding its rows anew / their bytes, above an age that rises to the worth of whoever
- * went last, so that past glory fades (GreedyDual-Size-Frequency: Cherkasova 1998). A newcomer is one of those who may go.
+ * A user's worth: log2(1 + requests of late) × cost of encoding its rows anew / their bytes, above an age that rises to the worth
+ * of whoever went last, so that past glory fades (GreedyDual-Size-Frequency: Cherkasova 1998). A newcomer is one of those who may go.
  */
 import type { CachePolicy } from './cache-policy.ts';
 import { FrequencySketch } from './frequency-sketch.ts';
@@ -85,7 +85,8 @@ export class CostAwarePolicy implements CachePolicy {
   }
 
   #worth(userId: string, rows: number): number {
-    return this.#age + (this.#sketch.count(userId) * this.#costOf(rows)) / Math.max(1, rows);
+    // Users come in bursts: ten requests of late are no promise of ten more.
+    return this.#age + (Math.log2(1 + this.#sketch.count(userId)) * this.#costOf(rows)) / Math.max(1, rows);
   }
 
   #rebuild(): void {

@@ -1,32 +1,57 @@
 /**
  * One user's cached rows: for each layer the keys `(H, C, dqk)` and then the values `(H, C, dv)`, contiguous per head,
- * so that the runtime reads them where they lie. `C` rows fit; rows at and beyond the user's length have V = 0.
+ * so that the runtime reads them where they lie, unless they are held in 16 bits. `C` rows fit; rows at and beyond the user's length have
+ * V = 0.
  */
 import { Tensor } from 'onnxruntime-node';
 import type { BundleConfig } from '../../schemas/bundle-config.ts';
+import { packRow, unpack } from './bfloat16.ts';
 
-export type KvShape = Pick<BundleConfig, 'layers' | 'heads' | 'dqk' | 'dv'>;
+/** `float32`: as computed. `bfloat16`: half the bytes, rounded to 8 bits of fraction. */
+export type KvPrecision = 'float32' | 'bfloat16';
+
+export interface KvShape extends Pick<BundleConfig, 'layers' | 'heads' | 'dqk' | 'dv'> {
+  /** @default 'float32' */
+  readonly precision?: KvPrecision;
+}
+
+type Numbers = Float32Array | Uint16Array;
 
 export class Extent {
   readonly capacity: number;
-  readonly keys: readonly Tensor[];
-  readonly values: readonly Tensor[];
   readonly #shape: KvShape;
-  readonly #keyData: readonly Float32Array[];
-  readonly #valueData: readonly Float32Array[];
+  readonly #keyData: readonly Numbers[];
+  readonly #valueData: readonly Numbers[];
+  /** Views of float32 rows. */
+  readonly #tensors: { readonly keys: readonly Tensor[]; readonly values: readonly Tensor[] } | undefined;
 
-  /** @param memory exactly the floats of `capacity` rows of all layers */
+  /** @param memory exactly `capacity` rows of all layers */
   constructor(shape: KvShape, capacity: number, memory: Float32Array) {
     const { layers, heads: H, dqk, dv } = shape;
     this.#shape = shape;
     this.capacity = capacity;
     const layerFloats = capacity * H * (dqk + dv);
+    const numbers = shape.precision === 'bfloat16' ? halves(memory) : memory;
     const part = (l: number, skip: number, width: number) =>
-      memory.subarray(l * layerFloats + skip, l * layerFloats + skip + capacity * H * width);
+      numbers.subarray(l * layerFloats + skip, l * layerFloats + skip + capacity * H * width);
     this.#keyData = Array.from({ length: layers }, (_, l) => part(l, 0, dqk));
     this.#valueData = Array.from({ length: layers }, (_, l) => part(l, capacity * H * dqk, dv));
-    this.keys = this.#keyData.map((data) => new Tensor('float32', data, [H, capacity, dqk]));
-    this.values = this.#valueData.map((data) => new Tensor('float32', data, [H, capacity, dv]));
+    if (shape.precision !== 'bfloat16') this.#tensors = { keys: this.#asTensors('keys'), values: this.#asTensors('values') };
+  }
+
+  /** Keys of each layer: the memory itself, or, of rows in 16 bits, copies made now. */
+  get keys(): readonly Tensor[] {
+    return this.#tensors?.keys ?? this.#asTensors('keys');
+  }
+
+  /** Values of each layer, as `keys`. */
+  get values(): readonly Tensor[] {
+    return this.#tensors?.values ?? this.#asTensors('values');
+  }
+
+  /** Of one stored number. */
+  get numberBytes(): number {
+    return this.#keyData[0]!.BYTES_PER_ELEMENT;
   }
 
   /** The memory that the rows lie in, and where in it, bytes. */
@@ -56,12 +81,21 @@ export class Extent {
       this.#keyData[l]!.fill(0);
       this.#valueData[l]!.fill(0);
       for (let h = 0; other !== undefined && rows > 0 && h < heads; h++) {
-        const copy = (to: Float32Array, from: Float32Array, width: number) =>
+        const copy = (to: Numbers, from: Numbers, width: number) =>
           to.set(from.subarray(h * other.capacity * width, (h * other.capacity + rows) * width), h * this.capacity * width);
         copy(this.#keyData[l]!, other.#keyData[l]!, dqk);
         copy(this.#valueData[l]!, other.#valueData[l]!, dv);
       }
     }
+  }
+
+  #asTensors(kind: 'keys' | 'values'): Tensor[] {
+    const { heads, dqk, dv } = this.#shape;
+    const [data, width] = kind === 'keys' ? [this.#keyData, dqk] : [this.#valueData, dv];
+    return data.map((part) => {
+      const floats = part instanceof Uint16Array ? unpack(part) : part;
+      return new Tensor('float32', floats, [heads, this.capacity, width]);
+    });
   }
 
   /** Makes the rows `from … to-1` add nothing: V = 0. */
@@ -72,8 +106,10 @@ export class Extent {
   }
 }
 
+const halves = ({ buffer, byteOffset, length }: Float32Array): Uint16Array => new Uint16Array(buffer, byteOffset, 2 * length);
+
 function scatterRows(
-  target: Float32Array,
+  target: Numbers,
   capacity: number,
   heads: number,
   width: number,
@@ -82,6 +118,13 @@ function scatterRows(
   rows: Float32Array,
   source: number,
 ): void {
+  if (target instanceof Uint16Array) {
+    const bits = new Uint32Array(rows.buffer, rows.byteOffset, rows.length);
+    for (let t = 0; t < count; t++)
+      for (let h = 0; h < heads; h++)
+        packRow(target, (h * capacity + at + t) * width, bits, ((source + t) * heads + h) * width, width);
+    return;
+  }
   for (let t = 0; t < count; t++) {
     for (let h = 0; h < heads; h++) {
       const from = ((source + t) * heads + h) * width;

@@ -125,7 +125,8 @@ export class KvCache {
   /** Rows outside the pool, for one encode that the pool has no room for. Not remembered. */
   scratch(userId: string, rows: number): KvEntry {
     const capacity = this.capacityFor(rows);
-    const extent = new Extent(this.#options.shape, capacity, new Float32Array(capacity * rowFloats(this.#options.shape)));
+    const shape = { ...this.#options.shape, precision: 'float32' } as const;
+    const extent = new Extent(shape, capacity, new Float32Array(capacity * rowFloats(shape)));
     return emptyEntry(userId, this.#options.modelDigest, extent, undefined);
   }
 
@@ -215,7 +216,9 @@ export class KvCache {
   }
 }
 
-const rowFloats = ({ layers, heads, dqk, dv }: KvShape): number => layers * heads * (dqk + dv);
+/** Of a row, in the pool's unit of four bytes. */
+const rowFloats = ({ layers, heads, dqk, dv, precision }: KvShape): number =>
+  (layers * heads * (dqk + dv)) / (precision === 'bfloat16' ? 2 : 1);
 
 const emptyEntry = (userId: string, modelDigest: string, extent: Extent, run: PageRun | undefined): KvEntry => ({
   ...noRows(modelDigest),

@@ -7,6 +7,7 @@
  */
 
 import type { BundleConfig } from '../../schemas/bundle-config.ts';
+import type { KvPrecision } from '../kv-cache/extent.ts';
 import { type BiasExports, fillBias } from './bias-kernel.ts';
 import {
   type Expression,
@@ -30,22 +31,27 @@ const SIDE_BY_SIDE = 2;
 /** The kernel keeps the weights of a block, of two query rows, at the memory's start. */
 export const KERNEL_BYTES = 2 * BLOCK * 4;
 
+type Attend = (
+  rows: number,
+  q: number,
+  qStride: number,
+  k: number,
+  kStride: number,
+  v: number,
+  vStride: number,
+  keys: number,
+  bias: number,
+  biasStride: number,
+  out: number,
+  outStride: number,
+) => void;
+
 /** What the module exports. */
 export interface AttentionExports extends BiasExports {
-  attend(
-    rows: number,
-    q: number,
-    qStride: number,
-    k: number,
-    kStride: number,
-    v: number,
-    vStride: number,
-    keys: number,
-    bias: number,
-    biasStride: number,
-    out: number,
-    outStride: number,
-  ): void;
+  /** K and V are float32. */
+  readonly attend: Attend;
+  /** K and V are bfloat16 (`packRow`); only of a module made for it. */
+  readonly attendHalves?: Attend;
 }
 
 type MultiplyAdd = (a: Expression, b: Expression, c: Expression) => Expression;
@@ -53,14 +59,25 @@ type MultiplyAdd = (a: Expression, b: Expression, c: Expression) => Expression;
 /**
  * @param dqk, dv widths of a head, multiples of 4
  * @param fused whether to multiply and add in one instruction, which not every engine has
+ * @param precision what cached rows are held in; widths are multiples of 8 for `bfloat16`
  */
-export function attentionKernel({ dqk, dv }: Pick<BundleConfig, 'dqk' | 'dv'>, fused: boolean): Uint8Array<ArrayBuffer> {
+export function attentionKernel(
+  { dqk, dv }: Pick<BundleConfig, 'dqk' | 'dv'>,
+  fused: boolean,
+  precision: KvPrecision = 'float32',
+): Uint8Array<ArrayBuffer> {
   const m = new ModuleBuilder();
   const multiplyAdd: MultiplyAdd = fused ? f32x4.relaxedMultiplyAdd : (a, b, c) => f32x4.add(f32x4.mul(a, b), c);
-  const kernel = { m, dqk, dv, multiplyAdd };
-  const one = attendBlock(kernel, 1);
-  const two = attendBlock(kernel, 2);
-  m.func('attend', 12, (f, rows, q, qStride, k, kStride, v, vStride, keys, bias, biasStride, out, outStride) => {
+  attend({ m, dqk, dv, multiplyAdd, load: loadFloats }, 'attend');
+  if (precision === 'bfloat16') attend({ m, dqk, dv, multiplyAdd, load: loadHalves }, 'attendHalves');
+  fillBias(m);
+  return m.build();
+}
+
+function attend(kernel: Kernel, name: string): void {
+  const one = attendBlock(kernel, name, 1);
+  const two = attendBlock(kernel, name, 2);
+  kernel.m.func(name, 12, (f, rows, q, qStride, k, kStride, v, vStride, keys, bias, biasStride, out, outStride) => {
     const [row, count] = f.locals('i32', 2);
     const at = (base: Local, stride: Local) => (r: number) =>
       i32.add(base.get, i32.mul(stride.get, i32.add(row.get, i32.const(r))));
@@ -83,8 +100,6 @@ export function attentionKernel({ dqk, dv }: Pick<BundleConfig, 'dqk' | 'dv'>, f
       ),
     ];
   });
-  fillBias(m);
-  return m.build();
 }
 
 interface Kernel {
@@ -92,13 +107,24 @@ interface Kernel {
   readonly dqk: number;
   readonly dv: number;
   readonly multiplyAdd: MultiplyAdd;
+  readonly load: Load;
 }
+
+/** Sets `target` to the numbers `4c … 4c+3` of the row at an address, `c` in order; `pair` is the load's own. */
+type Load = (target: Local, pair: Local, address: Expression, c: number) => Statement[];
+
+const loadFloats: Load = (target, _pair, address, c) => [target.set(f32x4.load(address, 16 * c))];
+/** One load for eight numbers. */
+const loadHalves: Load = (target, pair, address, c) =>
+  c % 2 === 0
+    ? [pair.set(f32x4.load(address, 8 * c)), target.set(i32x4.shiftLeft(pair.get, 16))]
+    : [target.set(i32x4.and(pair.get, i32x4.const(-65_536)))];
 
 /** K, its stride, V, its stride, how many keys; and of each query row the query, its biases and its output. */
 type AttendBlock = [Local, Local, Local, Local, Local, ...Local[]];
 
 /** `rows` query rows against at most a block of keys. */
-function attendBlock(kernel: Kernel, rows: number): (...args: Expression[]) => Statement {
+function attendBlock(kernel: Kernel, name: string, rows: number): (...args: Expression[]) => Statement {
   const body = (f: FunctionBuilder, ...[k, kStride, v, vStride, count, ...perRow]: AttendBlock) => {
     const part = (at: number) => Array.from({ length: rows }, (_, r) => perRow[3 * r + at]!);
     const end = f.local('i32');
@@ -108,7 +134,7 @@ function attendBlock(kernel: Kernel, rows: number): (...args: Expression[]) => S
       ...sums(kernel, f, { v, vStride, end, outs: part(2) }),
     ];
   };
-  return kernel.m.func(`attend${rows}`, 5, body, 3 * rows);
+  return kernel.m.func(`${name}${rows}`, 5, body, 3 * rows);
 }
 
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
@@ -123,16 +149,21 @@ interface KeyRows {
 }
 
 /** Weights of four keys at a time. */
-function weights({ dqk, multiplyAdd }: Kernel, f: FunctionBuilder, { k, kStride, end, queries, biases }: KeyRows): Statement[] {
+function weights(
+  { dqk, multiplyAdd, load }: Kernel,
+  f: FunctionBuilder,
+  { k, kStride, end, queries, biases }: KeyRows,
+): Statement[] {
   const at = f.local('i32');
   const keys = f.locals('i32', LANES);
   const key = f.local('v128');
+  const pairs = f.locals('v128', LANES);
   const query = f.locals('v128', queries.length);
   const dots = queries.map(() => f.locals('v128', LANES));
   const chunk = (c: number, side: readonly number[]): Statement[] => [
     ...query.map((part, r) => part.set(f32x4.load(queries[r]!.get, 16 * c))),
     ...side.flatMap((j) => [
-      key.set(f32x4.load(keys[j]!.get, 16 * c)),
+      ...load(key, pairs[j]!, keys[j]!.get, c),
       ...query.map((part, r) => {
         const dot = dots[r]![j]!;
         return dot.set(c === 0 ? f32x4.mul(part.get, key.get) : multiplyAdd(part.get, key.get, dot.get));
@@ -165,16 +196,17 @@ interface ValueRows {
 }
 
 /** Adds the weighted values to the rows of the output. */
-function sums({ dv, multiplyAdd }: Kernel, f: FunctionBuilder, { v, vStride, end, outs }: ValueRows): Statement[] {
+function sums({ dv, multiplyAdd, load }: Kernel, f: FunctionBuilder, { v, vStride, end, outs }: ValueRows): Statement[] {
   const at = f.local('i32');
   const values = f.locals('i32', SIDE_BY_SIDE);
   const weight = outs.map(() => f.locals('v128', SIDE_BY_SIDE));
   const value = f.local('v128');
+  const pairs = f.locals('v128', SIDE_BY_SIDE);
   const sum = f.locals('v128', outs.length);
   const chunk = (c: number, side: readonly number[]): Statement[] => [
     ...sum.map((part, r) => part.set(f32x4.load(outs[r]!.get, 16 * c))),
     ...side.flatMap((j) => [
-      value.set(f32x4.load(values[j]!.get, 16 * c)),
+      ...load(value, pairs[j]!, values[j]!.get, c),
       ...sum.map((part, r) => part.set(multiplyAdd(weight[r]![j]!.get, value.get, part.get))),
     ]),
     ...sum.map((part, r) => f32x4.store(outs[r]!.get, part.get, 16 * c)),

@@ -4,6 +4,8 @@
  */
 import { setFlagsFromString } from 'node:v8';
 import type { Bundle } from '../hstu/bundle.ts';
+import { BFLOAT16_GROUP } from '../kv-cache/bfloat16.ts';
+import type { KvPrecision } from '../kv-cache/extent.ts';
 import type { PoolMemory } from '../kv-cache/page-pool.ts';
 import { type AttentionExports, attentionKernel } from './attention-kernel.ts';
 import { AttentionWorkspace, workspaceBytes } from './attention-workspace.ts';
@@ -28,15 +30,17 @@ export class AttentionMemory implements PoolMemory {
   readonly #module: object;
   readonly #workspaces = new Map<ArrayBufferLike, AttentionWorkspace>();
 
-  constructor(bundle: Bundle) {
+  /** @param precision what the rows are held in; @default 'float32' */
+  constructor(bundle: Bundle, precision: KvPrecision = 'float32') {
     this.#bundle = bundle;
-    this.#module = compiled(bundle);
+    this.#module = compiled(bundle, precision);
     this.maxFloats = Math.floor((MAX_WASM_PAGES * WASM_PAGE - workspaceBytes(bundle.config)) / 4);
   }
 
-  /** Whether the kernel can compute this bundle's attention: it takes four numbers of a head at a time. */
-  static serves({ config: { dqk, dv } }: Bundle): boolean {
-    return dqk % 4 === 0 && dv % 4 === 0;
+  /** Whether the kernel can compute this bundle's attention: it takes four numbers of a head at a time, or a group of those in 16 bits. */
+  static serves({ config: { dqk, dv } }: Bundle, precision: KvPrecision = 'float32'): boolean {
+    const group = precision === 'bfloat16' ? BFLOAT16_GROUP : 4;
+    return dqk % group === 0 && dv % group === 0;
   }
 
   allocate(floats: number): Float32Array {
@@ -61,13 +65,13 @@ const RELAXED_SIMD = 'experimental-wasm-relaxed-simd';
  * With fused multiplication and addition where the engine has them. V8 11 (Node 20) has them behind a flag, which is on only while
  * this module is compiled; later versions have them without.
  */
-function compiled({ config }: Bundle): object {
-  const fused = attentionKernel(config, true);
+function compiled({ config }: Bundle, precision: KvPrecision): object {
+  const fused = attentionKernel(config, true, precision);
   if (WebAssembly.validate(fused)) return new WebAssembly.Module(fused);
   const behindFlag = process.versions.v8.startsWith('11.');
   if (behindFlag) setFlagsFromString(`--${RELAXED_SIMD}`);
   try {
-    return new WebAssembly.Module(WebAssembly.validate(fused) ? fused : attentionKernel(config, false));
+    return new WebAssembly.Module(WebAssembly.validate(fused) ? fused : attentionKernel(config, false, precision));
   } finally {
     if (behindFlag) setFlagsFromString(`--no-${RELAXED_SIMD}`);
   }

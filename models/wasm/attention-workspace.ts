@@ -148,21 +148,22 @@ export class AttentionWorkspace {
   #attendPast(l: number, { extent, at, from, to, start }: StepRows): void {
     const { heads: H, dqk, dv } = this.#config;
     const { q, sum, bias, biasFloats } = this.#regions;
-    const C = extent.capacity;
+    const { capacity: C, numberBytes: bytes } = extent;
+    const attend = bytes === 2 ? this.#kernel.attendHalves! : this.#kernel.attend;
     const [keys, values] = [extent.keyAddress(l), extent.valueAddress(l)];
     // Rows that see equally far back share the keys.
     const rows = this.#reach === Number.POSITIVE_INFINITY ? to - from : 1;
     for (let i = from; i < to; i += rows) {
       const first = Math.max(start, i - this.#reach);
       for (let h = 0; h < H; h++)
-        this.#kernel.attend(
+        attend(
           rows,
           q + 4 * ((at + i - from) * H + h) * dqk,
           4 * H * dqk,
-          keys + 4 * (h * C + first) * dqk,
-          4 * dqk,
-          values + 4 * (h * C + first) * dv,
-          4 * dv,
+          keys + bytes * (h * C + first) * dqk,
+          bytes * dqk,
+          values + bytes * (h * C + first) * dv,
+          bytes * dv,
           Math.max(0, from - first),
           bias + 4 * ((i - from) * biasFloats + first - start),
           4 * biasFloats,

@@ -65,6 +65,9 @@ export const f32x4 = {
 };
 
 export const i32x4 = {
+  /** Four times the same integer. */
+  const: (value: number): Expression => [...simd(12), ...new Uint8Array(Int32Array.of(value, value, value, value).buffer)],
+  and: binary(...simd(78)),
   shiftLeft: (a: Expression, bits: number): Expression => [...a, ...i32.const(bits), ...simd(171)],
   add: binary(...simd(174)),
 };

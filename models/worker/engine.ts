@@ -20,8 +20,10 @@ import type { CatalogueOverlay } from '../catalogue/overlay.ts';
 import type { Bundle } from '../hstu/bundle.ts';
 import { prefillCost } from '../hstu/prefill-cost.ts';
 import { type CachePolicyName, cachePolicy } from '../kv-cache/cache-policy.ts';
+import type { KvPrecision } from '../kv-cache/extent.ts';
 import { KvCache, type KvCacheOptions } from '../kv-cache/kv-cache.ts';
 import { AttentionMemory } from '../wasm/attention-memory.ts';
+import { requireKvPrecision } from '../wasm/require-kv-precision.ts';
 import { BulkEncoder } from './compute/bulk-encoder.ts';
 import { CandidateScorer } from './compute/candidate-scorer.ts';
 import { checkBulk, checkCandidateRequest, checkEncodeRequest, checkServesRetrieval } from './compute/check-request.ts';
@@ -41,6 +43,8 @@ export interface EngineOptions {
   readonly candidateRows?: number;
   /** Who leaves the cache when room is wanted, and who is not let in. @default 'lru' */
   readonly cachePolicy?: CachePolicyName;
+  /** `bfloat16`: half the bytes a user, and answers that are off by rounding. For `cpu`. @default 'float32': as computed */
+  readonly kvPrecision?: KvPrecision;
   /** `cuda`: graphs run there, and K and V of every step are copied to it from host memory. @default 'cpu' */
   readonly provider?: 'cpu' | 'cuda';
 }
@@ -66,7 +70,10 @@ export class EncoderEngine {
   readonly #scorer: Scorer;
   readonly #candidates: CandidateScorer;
 
-  /** @param cacheOf tests give a cache that is wrong on purpose, to show that the law would notice */
+  /**
+   * @param cacheOf tests give a cache that is wrong on purpose, to show that the law would notice
+   * @throws PipelineError `CONFIG_INVALID` for a precision that the bundle or the provider has no kernel for
+   */
   constructor(
     bundle: Bundle,
     options: EngineOptions,
@@ -74,11 +81,13 @@ export class EncoderEngine {
   ) {
     const { kvBudgetBytes, pageLength = 8, prefillRows = 512, candidateRows = 128, provider = 'cpu' } = options;
     const { config, digest } = bundle;
+    const precision = options.kvPrecision ?? 'float32';
+    requireKvPrecision(bundle, precision, provider);
     this.#bundle = bundle;
     // With CUDA the cached rows go to the device with every step: the kernel is for rows that stay.
-    const memory = provider === 'cpu' && AttentionMemory.serves(bundle) ? new AttentionMemory(bundle) : undefined;
+    const memory = provider === 'cpu' && AttentionMemory.serves(bundle) ? new AttentionMemory(bundle, precision) : undefined;
     this.#cache = cacheOf({
-      shape: config,
+      shape: { layers: config.layers, heads: config.heads, dqk: config.dqk, dv: config.dv, precision },
       modelDigest: digest,
       budgetBytes: kvBudgetBytes,
       pageLength,

@@ -1,5 +1,5 @@
 /** `hstu-streams plan`: what so many users and events need, with this model, by this machine's own speed. */
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { count, mebibytes, percent } from '../../infra/console/format.ts';
 import { facts, heading } from '../../infra/console/table.ts';
 import { type Bundle, kvBytesPerRow, loadBundle } from '../../models/hstu/bundle.ts';
@@ -14,6 +14,7 @@ interface Options {
   readonly events: number;
   readonly kv: number;
   readonly skew: number;
+  readonly kvPrecision: 'float32' | 'bfloat16';
   readonly json?: true;
 }
 
@@ -31,6 +32,7 @@ export function addPlan(program: Command): void {
     .requiredOption('--events <n>', 'events a second, all users together', positiveInteger)
     .option('--kv <MiB>', 'KV cache of all instances together, MiB', positiveInteger, 1_024)
     .option('--skew <s>', 'how unequal users are: activity of the k-th is k^-s; 0 for all alike', nonNegative, 0.8)
+    .addOption(new Option('--kv-precision <p>', 'as encoder.kvPrecision').choices(['float32', 'bfloat16']).default('float32'))
     .option('--json', 'print JSON')
     .action(async (folder: string, options: Options) => {
       const bundle = await loadBundle(folder);
@@ -40,26 +42,29 @@ export function addPlan(program: Command): void {
     });
 }
 
-async function inputOf(bundle: Bundle, { users, events, kv, skew }: Options): Promise<PlanInput> {
+async function inputOf(bundle: Bundle, { users, events, kv, skew, kvPrecision }: Options): Promise<PlanInput> {
   const { config } = bundle;
   const windowLength = config.window.maxLength;
   return {
     users,
     eventsPerSecond: events,
     kvBudgetBytes: kv * MIB,
-    kvBytesPerUser: windowLength * kvBytesPerRow(config),
+    kvBytesPerUser: (windowLength * kvBytesPerRow(config)) / (kvPrecision === 'bfloat16' ? 2 : 1),
     skew,
     windowLength,
     dimension: config.dimension,
-    ...(await measure(bundle)),
+    ...(await measure(bundle, kvPrecision)),
   };
 }
 
 /** Median times of a user with a full window, µs. */
-async function measure(bundle: Bundle): Promise<{ readonly stepUs: number; readonly prefillUs: number }> {
+async function measure(
+  bundle: Bundle,
+  kvPrecision: Options['kvPrecision'],
+): Promise<{ readonly stepUs: number; readonly prefillUs: number }> {
   const n = bundle.config.window.maxLength;
   const kvBudgetBytes = 2 * TRIAL_USERS * n * kvBytesPerRow(bundle.config) + MIB;
-  const engine = new EncoderEngine(bundle, { kvBudgetBytes });
+  const engine = new EncoderEngine(bundle, { kvBudgetBytes, kvPrecision });
   const requests = Array.from({ length: TRIAL_USERS }, (_, user) =>
     trialRequest(`user-${user}`, n, bundle.entities.length, user),
   );
@@ -102,7 +107,7 @@ function describe(bundle: Bundle, input: PlanInput, planned: Plan): string {
     facts([
       [
         'a user in the KV cache',
-        `${count(Math.ceil(input.kvBytesPerUser / 1024))} KiB (${config.window.maxLength} events × ${count(kvBytesPerRow(config))} bytes)`,
+        `${count(Math.ceil(input.kvBytesPerUser / 1024))} KiB (${config.window.maxLength} events × ${count(input.kvBytesPerUser / config.window.maxLength)} bytes)`,
       ],
       [
         'KV cache',

@@ -4,6 +4,7 @@ import { lastValueFrom, tap } from 'rxjs';
 import type { DeadLetter } from '../../schemas/action.ts';
 import { pipelineModel } from '../pipeline-model.ts';
 import { requireKnownActions } from '../require-known-actions.ts';
+import { SHADOW_TOLERANCE_16_BITS } from '../shadow-check.ts';
 import { signatureOf } from '../state-signature.ts';
 import type { BackfillOutput, RunWriter } from './backfill-output.ts';
 import {
@@ -201,6 +202,7 @@ export async function verifyStored(options: BackfillVerifyOptions): Promise<Veri
         settings: config,
         encoder,
         everyVersion,
+        tolerance: config.encoder.kvPrecision === 'bfloat16' ? SHADOW_TOLERANCE_16_BITS : undefined,
         // Each event brings its window along.
         maxEvents: Math.max(64, Math.min(BATCH_EVENTS, Math.floor(2 ** 21 / bundle.config.window.maxLength))),
         signal,

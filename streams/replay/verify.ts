@@ -50,7 +50,7 @@ export interface VerifyOptions {
   /** Events of a batch. */
   readonly maxEvents: number;
   /** Largest difference that is the same. @default 1e-5 */
-  readonly tolerance?: number;
+  readonly tolerance?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: (events: number) => void;
 }

@@ -56,9 +56,10 @@ export class CandidateRun {
     const { config } = this.#bundle;
     const { layers: L, heads: H, dqk, dv } = config;
     const feeds: Record<string, Tensor> = {};
+    const { keys, values } = past;
     for (let l = 0; l < L; l++) {
-      feeds[`pk.${l}`] = past.keys[l]!;
-      feeds[`pv.${l}`] = past.values[l]!;
+      feeds[`pk.${l}`] = keys[l]!;
+      feeds[`pv.${l}`] = values[l]!;
       feeds[`tk.${l}`] = new Tensor('float32', newest?.k[l] ?? new Float32Array(H * dqk), [1, H, 1, dqk]);
       feeds[`tv.${l}`] = new Tensor('float32', newest?.v[l] ?? new Float32Array(H * dv), [1, H, 1, dv]);
     }

@@ -43,10 +43,8 @@ export class EncodeRun {
       past && { length: reach.length, starts: [reach.start], dims: [1, 1, T, reach.length] },
     );
     if (past !== undefined && isLocal(config)) addReach(feeds, reach);
-    for (let l = 0; past !== undefined && l < L; l++) {
-      feeds[`pk.${l}`] = past.keys[l]!;
-      feeds[`pv.${l}`] = past.values[l]!;
-    }
+    for (const [l, keys] of (past?.keys ?? []).entries()) feeds[`pk.${l}`] = keys;
+    for (const [l, values] of (past?.values ?? []).entries()) feeds[`pv.${l}`] = values;
     const fetched = await session.run(feeds);
     const data = (name: string) => fetched[name]!.data as Float32Array;
     const perLayer = (name: string) => Array.from({ length: L }, (_, l) => data(`${name}.${l}`));
