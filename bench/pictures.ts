@@ -15,14 +15,14 @@ const PANEL = { width: 420, height: 300, left: 70, top: 115, gap: 90 };
 const COLOURS = ['#2f6fab', '#d9822b', '#4f9a5f', '#9a5fa8'];
 
 /** Draws what the report has figures for. @returns the files */
-export async function drawPictures({ figures, machine, commit }: Report, folder: string): Promise<string[]> {
-  const under = `${machine.cpu}, ${machine.cores} cores · commit ${commit}`;
+export async function drawPictures({ figures, machine, commit, runs }: Report, folder: string): Promise<string[]> {
+  const under = (suite: string) => `${machine.cpu}, ${machine.cores} cores · commit ${runs[suite]?.commit ?? commit}`;
   const { scaling, peers, cache } = figures;
   const pictures = [
-    scaling && stepAndFull(scaling, under),
-    scaling && scalingCurves(scaling, under),
-    peers && peerBars(peers, under),
-    cache && cacheCurves(cache, under),
+    scaling && stepAndFull(scaling, under('scaling')),
+    scaling && scalingCurves(scaling, under('scaling')),
+    peers && peerBars(peers, under('peers')),
+    cache && cacheCurves(cache, under('cache')),
   ].filter((picture) => picture !== undefined);
   await mkdir(folder, { recursive: true });
   const files: string[] = [];
