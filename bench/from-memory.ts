@@ -56,6 +56,8 @@ export async function fromMemory({ bundle, config, records, encoder }: FromMemor
         decoder: createRecordDecoder({ ...config.kafka!, ...config.time }),
         store: ({ partition }) => stores[partition]!,
         encoder,
+        // As live.
+        ranks: topics.actionOutcomes !== undefined,
         publisher: { publish: () => Promise.resolve() },
         committer: { commit: () => Promise.resolve() },
         now: Date.now,
