@@ -2,7 +2,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import { ProviderEngine } from '../gpu/provider-engine.ts';
-import type { FromWorker, ToWorker, WorkerStart } from './protocol.ts';
+import type { FromWorker, ToWorker, WorkerCall, WorkerStart } from './protocol.ts';
 
 const port = parentPort;
 if (port === null) throw new Error('encoder-worker is started by spawn.ts as a worker thread');
@@ -18,6 +18,7 @@ try {
 let last: Promise<unknown> = Promise.resolve();
 let unanswered = 0;
 port.on('message', (message: ToWorker) => {
+  if (message === 'die') process.exit(1);
   unanswered += 1;
   last = last.then(() => answer(message)).then(idle);
 });
@@ -28,7 +29,7 @@ async function idle(): Promise<void> {
   if (unanswered === 0 && (await engine.idle())) last = last.then(idle);
 }
 
-async function answer(message: ToWorker): Promise<void> {
+async function answer(message: WorkerCall): Promise<void> {
   let reply: FromWorker;
   try {
     reply = { id: message.id, response: await carryOut(message) };
@@ -45,7 +46,7 @@ function send(message: FromWorker): void {
   port!.postMessage(message);
 }
 
-async function carryOut(message: ToWorker) {
+async function carryOut(message: WorkerCall) {
   switch (message.call) {
     case 'encode':
       return engine.encode(message.request);

@@ -42,10 +42,12 @@ export interface Calls {
 }
 export type CallName = keyof Calls;
 
-/** Client to worker. Calls are carried out in the order they arrive. */
-export type ToWorker = {
+export type WorkerCall = {
   [Name in CallName]: { readonly id: number; readonly call: Name; readonly request: Calls[Name]['request'] };
 }[CallName];
+
+/** Client to worker. Calls are carried out in the order they arrive; `die`, for fault tests, at once. */
+export type ToWorker = WorkerCall | 'die';
 
 /** Worker to client: the answer to call `id`, or why there is none; and unasked, that the provider is another. */
 export type FromWorker =

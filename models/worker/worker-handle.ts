@@ -58,9 +58,15 @@ export class WorkerHandle {
     await this.#worker.terminate();
   }
 
-  /** Ends the thread as a crash would: its calls fail, a new one starts. For fault tests. */
+  /**
+   * Ends the thread as a crash would: its calls fail, a new one starts. For fault tests. By its own hand: a thread that is
+   * terminated within the runtime takes the process with it.
+   */
   async kill(): Promise<void> {
-    await this.#worker.terminate();
+    const worker = this.#worker;
+    const ended = new Promise((resolve) => worker.once('exit', resolve));
+    worker.postMessage('die' satisfies ToWorker);
+    await ended;
   }
 
   #start(): Worker {

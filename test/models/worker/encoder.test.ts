@@ -192,7 +192,10 @@ describe('a worker that dies', () => {
   it('fails what it was given, retriably; what waited meets a new worker without rows and the same numbers', async () => {
     const encoder = start();
     const [before] = await encoder.encode([request('a')]);
-    const pending = [failure(encoder.encode(CROWD)), failure(encoder.stats())];
+    const crowd = failure(encoder.encode(CROWD));
+    // What comes in one turn is given to the thread at its end.
+    await Promise.resolve();
+    const pending = [crowd, failure(encoder.stats())];
     const waiting = encoder.encode([request('b')]);
     const crash = encoder.crash();
     for (const error of await Promise.all(pending)) {
