@@ -16,8 +16,12 @@ export interface PlanInput {
   readonly skew: number;
   /** Events in a user's window. */
   readonly windowLength: number;
+  /** Events dropped when the window is full: every row that is left moves, and is encoded anew. */
+  readonly blockLength: number;
   /** Width of the embedding. */
   readonly dimension: number;
+  /** Memory of one GPU, bytes. */
+  readonly gpuBytes: number;
 }
 
 export interface Plan {
@@ -27,8 +31,12 @@ export interface Plan {
   readonly hitRatio: number;
   /** Mean encoder time of an event, µs. */
   readonly encodeUsPerEvent: number;
+  /** Of it, the mean for slides of the window, µs. */
+  readonly slideUsPerEvent: number;
   /** Encoder threads, at `UTILISATION`. */
   readonly cores: number;
+  /** GPUs that hold K and V of all users, so that every event finds its rows; by memory alone. */
+  readonly gpus: number;
   /** Local store of all users, and about as much in the changelog, bytes. */
   readonly stateBytes: number;
   /** Embeddings published, bytes a second before compression. */
@@ -37,6 +45,8 @@ export interface Plan {
 
 /** Above this share of a thread's time, waiting grows faster than the work: latency at 70 % is about 3 times that of none (M/M/1). */
 export const UTILISATION = 0.7;
+/** Of a GPU's memory, what K and V may take: the rest is the runtime's and the step's. */
+export const GPU_SHARE = 0.9;
 /** Bytes of state an event: measured on sequences of 200 (`npm run bench -- restore`: 4.56 MB of 10 pages for 2,000 events). */
 const STATE_BYTES_PER_EVENT = 23;
 /** Of an embedding's record beside the floats: ids, lineage, times. */
@@ -45,21 +55,28 @@ const EMBEDDING_OVERHEAD_BYTES = 180;
 /**
  * - hit ratio of an LRU of `cachedUsers` under independent requests with Zipf popularity: Che's approximation (Che, Tung,
  *   Wang 2002): `h = Σ p_i (1 - e^(-p_i t))` with `t` such that `Σ (1 - e^(-p_i t)) = cachedUsers`
- * - `encodeUsPerEvent = h · stepUs + (1 - h) · prefillUs`
+ * - `slideUsPerEvent = prefillUs · (1 - blockLength / windowLength) / blockLength`: once in `blockLength` events of a full window the
+ *   rows that are left are encoded from nothing, in the time of a prefill by their share (a little more than it takes, since a
+ *   prefill grows faster than its rows)
+ * - `encodeUsPerEvent = h · (stepUs + slideUsPerEvent) + (1 - h) · prefillUs`
+ * - `gpus = users · kvBytesPerUser / (gpuBytes · GPU_SHARE)`
  * - `cores = eventsPerSecond · encodeUsPerEvent / 1e6 / UTILISATION`
  */
 export function plan(input: PlanInput): Plan {
-  const { users, eventsPerSecond, kvBudgetBytes, kvBytesPerUser, stepUs, prefillUs, skew, windowLength, dimension } = input;
+  const { users, eventsPerSecond, kvBudgetBytes, kvBytesPerUser, stepUs, prefillUs, skew, windowLength } = input;
   const cachedUsers = Math.min(users, Math.floor(kvBudgetBytes / kvBytesPerUser));
   const hitRatio = lruHitRatio(users, cachedUsers, skew);
-  const encodeUsPerEvent = hitRatio * stepUs + (1 - hitRatio) * prefillUs;
+  const slideUsPerEvent = (prefillUs * (1 - input.blockLength / windowLength)) / input.blockLength;
+  const encodeUsPerEvent = hitRatio * (stepUs + slideUsPerEvent) + (1 - hitRatio) * prefillUs;
   return {
     cachedUsers,
     hitRatio,
     encodeUsPerEvent,
+    slideUsPerEvent,
     cores: (eventsPerSecond * encodeUsPerEvent) / 1e6 / UTILISATION,
+    gpus: Math.ceil((users * kvBytesPerUser) / (input.gpuBytes * GPU_SHARE)),
     stateBytes: users * windowLength * STATE_BYTES_PER_EVENT,
-    embeddingBytesPerSecond: eventsPerSecond * (4 * dimension + EMBEDDING_OVERHEAD_BYTES),
+    embeddingBytesPerSecond: eventsPerSecond * (4 * input.dimension + EMBEDDING_OVERHEAD_BYTES),
   };
 }
 

@@ -6,7 +6,7 @@ import { type Bundle, kvBytesPerRow, loadBundle } from '../../models/hstu/bundle
 import { EncoderEngine } from '../../models/worker/engine.ts';
 import type { EncodeRequest } from '../../schemas/encoding.ts';
 import { pageDigests } from '../../schemas/sequence-digest.ts';
-import { type Plan, type PlanInput, plan, UTILISATION } from '../plan.ts';
+import { GPU_SHARE, type Plan, type PlanInput, plan, UTILISATION } from '../plan.ts';
 import { positiveInteger } from './options.ts';
 
 interface Options {
@@ -14,6 +14,7 @@ interface Options {
   readonly events: number;
   readonly kv: number;
   readonly skew: number;
+  readonly gpuMemory: number;
   readonly kvPrecision: 'float32' | 'bfloat16';
   readonly json?: true;
 }
@@ -32,6 +33,7 @@ export function addPlan(program: Command): void {
     .requiredOption('--events <n>', 'events a second, all users together', positiveInteger)
     .option('--kv <MiB>', 'KV cache of all instances together, MiB', positiveInteger, 1_024)
     .option('--skew <s>', 'how unequal users are: activity of the k-th is k^-s; 0 for all alike', nonNegative, 0.8)
+    .option('--gpu-memory <GiB>', 'memory of one GPU', positiveInteger, 80)
     .addOption(new Option('--kv-precision <p>', 'as encoder.kvPrecision').choices(['float32', 'bfloat16']).default('float32'))
     .option('--json', 'print JSON')
     .action(async (folder: string, options: Options) => {
@@ -42,7 +44,7 @@ export function addPlan(program: Command): void {
     });
 }
 
-async function inputOf(bundle: Bundle, { users, events, kv, skew, kvPrecision }: Options): Promise<PlanInput> {
+async function inputOf(bundle: Bundle, { users, events, kv, skew, gpuMemory, kvPrecision }: Options): Promise<PlanInput> {
   const { config } = bundle;
   const windowLength = config.window.maxLength;
   return {
@@ -52,6 +54,8 @@ async function inputOf(bundle: Bundle, { users, events, kv, skew, kvPrecision }:
     kvBytesPerUser: (windowLength * kvBytesPerRow(config)) / (kvPrecision === 'bfloat16' ? 2 : 1),
     skew,
     windowLength,
+    blockLength: config.window.blockLength,
+    gpuBytes: gpuMemory * 2 ** 30,
     dimension: config.dimension,
     ...(await measure(bundle, kvPrecision)),
   };
@@ -115,8 +119,15 @@ function describe(bundle: Bundle, input: PlanInput, planned: Plan): string {
       ],
       ['hit ratio', `${percent(planned.hitRatio)} (LRU, Che's approximation, activity k^-${input.skew})`],
       ['a step, here', `${micros(input.stepUs)}; from nothing ${micros(input.prefillUs)}`],
-      ['an event', `${micros(planned.encodeUsPerEvent)} = hits × step + misses × prefill`],
+      [
+        'an event',
+        `${micros(planned.encodeUsPerEvent)} = hits × (step + slides, ${micros(planned.slideUsPerEvent)}) + misses × prefill, full windows`,
+      ],
       ['encoder threads', `${planned.cores.toFixed(1)} = events/s × time / ${UTILISATION} busy`],
+      [
+        'or GPUs',
+        `${count(planned.gpus)} hold all users' K and V = users × bytes / (${mebibytes(input.gpuBytes)} × ${GPU_SHARE}); how fast they are: bench -- gpu`,
+      ],
       ['local store', `${mebibytes(planned.stateBytes)}, and about as much in the changelog (full windows)`],
       ['embeddings', `${mebibytes(planned.embeddingBytesPerSecond)}/s to Kafka, one an event, before compression`],
     ]),

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { lruHitRatio, plan, UTILISATION } from '../../streams/plan.ts';
+import { GPU_SHARE, lruHitRatio, plan, UTILISATION } from '../../streams/plan.ts';
 
 /** An LRU under requests drawn by Zipf: what the formula stands for. */
 function simulatedHitRatio(users: number, size: number, skew: number, requests: number): number {
@@ -61,10 +61,14 @@ describe('plan', () => {
       prefillUs: 5_000,
       skew: 0.8,
       windowLength: 200,
+      blockLength: 50,
       dimension: 64,
+      gpuBytes: 1e7,
     });
-    expect(planned).toMatchObject({ cachedUsers: 1_000, hitRatio: 1, encodeUsPerEvent: 70 });
-    expect(planned.cores).toBeCloseTo(0.7 / UTILISATION);
+    // Of 200 events 150 are encoded anew every 50: 5,000 µs × 0.75 / 50.
+    expect(planned).toMatchObject({ cachedUsers: 1_000, hitRatio: 1, slideUsPerEvent: 75, encodeUsPerEvent: 145 });
+    expect(planned.cores).toBeCloseTo(1.45 / UTILISATION);
+    expect(planned.gpus).toBe(Math.ceil(1e8 / (1e7 * GPU_SHARE)));
   });
 
   it('takes a hundred million users as fast as a thousand', () => {
