@@ -1,15 +1,20 @@
 /**
  * A long run at 80 % of what the instance can do, measured just before: does memory grow, do answers get slower, does the shadow
- * check ever find a deviation.
+ * check ever find a deviation. What a user has is bounded, but only full after so many events of the least active: users, their
+ * inequality and what is remembered of each are chosen so that all are full before the capacity is measured, and that the KV cache
+ * has not room for all of them.
  */
 import { deploy, Load, quantileBetween, type RunningInstance, type Scrape, sleep } from './deployment.ts';
 import { median } from './measure.ts';
 
-const USERS = 20_000;
-const SKEW = 1;
+const USERS = 1_000;
+const SKEW = 0.5;
+const SEEN_LIMIT = 256;
+const KV_BUDGET_BYTES = 128 * 2 ** 20;
 const SHARE_OF_CAPACITY = 0.8;
 const AHEAD = 10_000;
-const CAPACITY_WARM_SECONDS = 45;
+/** In which the least active user, with a share of 1/2,000, has its 256 events. */
+const CAPACITY_WARM_SECONDS = 90;
 const CAPACITY_SECONDS = 45;
 /** Of the run, at the load's own rate, before anything counts: the store and the heap find their size. */
 const WARM_SHARE = 0.2;
@@ -17,6 +22,8 @@ const INTERVAL_MS = 10_000;
 /** What a run must keep to. */
 const MAX_RSS_SLOPE = 1;
 const MAX_DRIFT = 1.25;
+/** Seconds of load. */
+const MAX_LAG_SECONDS = 5;
 
 export interface SoakFigures {
   readonly minutes: number;
@@ -40,7 +47,11 @@ export interface SoakFigures {
 
 export async function benchSoak(minutes: number, onProgress: (done: number, label: string) => void): Promise<SoakFigures> {
   onProgress(0, 'broker');
-  const deployment = await deploy('soak', { telemetry: { shadowSampleRate: 0.001 } });
+  const deployment = await deploy('soak', {
+    telemetry: { shadowSampleRate: 0.001 },
+    sequence: { seenLimit: SEEN_LIMIT },
+    encoder: { kvBudgetBytes: KV_BUDGET_BYTES },
+  });
   try {
     const running = await deployment.start();
     const load = await Load.open(deployment, { users: USERS, skew: SKEW, fromMs: 1_700_000_000_000 });
@@ -111,10 +122,11 @@ function judge(all: readonly Scrape[], ran: Pick<SoakFigures, 'minutes' | 'capac
       alarms: last.sum('hstu_shadow_mismatches_total'),
     },
   };
-  const { rssSlopeMiB, drift, shadow } = figures;
+  const { rssSlopeMiB, drift, shadow, rate, lagAtEnd } = figures;
   const problems = [
     !(rssSlopeMiB <= MAX_RSS_SLOPE) && `RSS grows by ${rssSlopeMiB.toFixed(2)} MiB a minute; allowed: ${MAX_RSS_SLOPE}`,
     !(drift <= MAX_DRIFT) && `the last third's latency is ${drift.toFixed(2)} times the first's; allowed: ${MAX_DRIFT}`,
+    !(lagAtEnd <= MAX_LAG_SECONDS * rate) && `${lagAtEnd} events behind at the end; allowed: ${MAX_LAG_SECONDS} seconds of load`,
     shadow.alarms > 0 && `${shadow.alarms} shadow checks found a deviation`,
     shadow.checks === 0 && 'no shadow check was made',
   ].filter((problem) => problem !== false);
