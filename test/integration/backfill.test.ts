@@ -53,7 +53,8 @@ describe('a backfill of files', { timeout: 300_000 }, () => {
         onProgress: ({ phase, done }) => phase === 'encoding' && done > 20_000 && stop.abort(),
       });
       expect(first.interrupted).toBe(true);
-      const second = await backfill({ ...options, source: fileBackfill(config) });
+      // On two threads: what it gives is held against a recomputation on one.
+      const second = await backfill({ ...options, parallel: 2, source: fileBackfill(config) });
       expect(second).toMatchObject({ runId: first.runId, start: first.position, interrupted: false });
       expect(first.embeddings + second.embeddings).toBe(100_836);
 
