@@ -49,7 +49,8 @@ const call: fc.Arbitrary<Call> = fc.record({
 /** Runs one call over numbers of modest size, with NaN wherever it has no business to look. Returns what came and what should. */
 function run({ dqk, dv, rows, keys, gap, fused = false }: Call, change: (floats: Float32Array) => void = () => undefined) {
   const { attend, floats } = kernelOf(dqk, dv, fused);
-  const number = (i: number) => (((i * 7919) % 1009) / 1009 - 0.5) * 2;
+  // Scattered: of numbers that recur at a distance queries are like keys, and scores so large that float32 rounds away what is checked.
+  const number = (i: number) => Math.imul(i ^ (i >>> 7), 0x9e3779b1) / 2 ** 31;
   for (let i = 0; i < floats.length; i++) floats[i] = number(i);
   const [qStride, vStride, biasStride] = [dqk + gap, dv + gap, MAX_KEYS + 8];
   // What lies behind the last value must not be weighed, not even with 0.
@@ -102,7 +103,7 @@ describe('attend', () => {
     fc.assert(
       fc.property(call, (asked) => {
         const { got, expected, touchedElsewhere } = run(asked);
-        expect(worst(got, expected)).toBeLessThan(2e-4);
+        expect(worst(got, expected)).toBeLessThan(1e-4);
         expect(touchedElsewhere).toBe(-1);
       }),
       { numRuns: 40 },
