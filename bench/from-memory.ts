@@ -1,6 +1,6 @@
 /** The live operators without a broker: the same bytes, decoder, operators, encoder and batch sizes; nothing is committed. */
 import { lastValueFrom, merge } from 'rxjs';
-import { partitionOf } from '../infra/kafka/action-producer.ts';
+import { partitionOf } from '../infra/kafka/keyed-producer.ts';
 import type { HstuEncoder } from '../models/encoder.ts';
 import type { Bundle } from '../models/hstu/bundle.ts';
 import { InMemorySequenceStore } from '../operators/index.ts';

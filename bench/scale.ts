@@ -4,7 +4,7 @@
  */
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { partitionOf } from '../infra/kafka/action-producer.ts';
+import { partitionOf } from '../infra/kafka/keyed-producer.ts';
 import { type OutgoingRecord, PartitionProducer } from '../infra/kafka/partition-producer.ts';
 import { changelogOf } from '../infra/kafka/topics.ts';
 import { UserSequence } from '../operators/index.ts';

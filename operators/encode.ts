@@ -6,6 +6,7 @@ import { PipelineError } from '../schemas/errors.ts';
 import { mapInOrder } from './map-in-order.ts';
 import { requireInteger } from './require-option.ts';
 import { type RetryOptions, retryRetriable } from './retry-retriable.ts';
+import { termsOf } from './terms-of.ts';
 
 export interface Encoder {
   /**
@@ -42,8 +43,7 @@ export function encode(options: EncodeOptions): OperatorFunction<readonly Update
 
   return mapInOrder((units) => {
     const requests = units.flatMap(({ update }) => (update === null ? [] : [update.request]));
-    const terms = { key: units[0]?.batch.source.partition ?? 0 };
-    const results$ = requests.length === 0 ? of([]) : defer(() => encoder.encode(requests, terms)).pipe(retried);
+    const results$ = requests.length === 0 ? of([]) : defer(() => encoder.encode(requests, termsOf(units))).pipe(retried);
     return results$.pipe(map((results) => withResults(units, requests, results)));
   }, maxInFlight);
 }

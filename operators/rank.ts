@@ -6,6 +6,7 @@ import type { CandidateScoresOfList } from './candidate-calls.ts';
 import { bestFirst, type CandidateScorer, type JudgeOptions, judgeLists, pickTasks } from './judge-lists.ts';
 import { mapInOrder } from './map-in-order.ts';
 import { requireInteger } from './require-option.ts';
+import { termsOf } from './terms-of.ts';
 
 export interface RankOptions extends JudgeOptions {
   readonly scorer: CandidateScorer;
@@ -37,7 +38,7 @@ export function rank(options: RankOptions): OperatorFunction<readonly ScoredUnit
     return judgeLists(
       lists.map(({ list }) => list),
       options.scorer,
-      { ...options, terms: { key: units[0]!.batch.source.partition } },
+      { ...options, terms: termsOf(units) },
     ).pipe(
       map((judged) => {
         let next = 0;

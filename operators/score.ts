@@ -7,6 +7,7 @@ import { mapInOrder } from './map-in-order.ts';
 import { requireInteger } from './require-option.ts';
 import { type RetryOptions, retryRetriable } from './retry-retriable.ts';
 import { type ScorePart, scoreParts } from './score-parts.ts';
+import { termsOf } from './terms-of.ts';
 
 export interface Scorer {
   /** One result a request, in the order of the requests. */
@@ -45,8 +46,7 @@ export function score(options: ScoreOptions): OperatorFunction<readonly EncodedU
   return mapInOrder((units) => {
     const partsOfUnits = units.map(({ update }) => (update === null || !retrieves ? [] : scoreParts(update, topK, seenFilter)));
     const requests = partsOfUnits.flatMap((parts) => parts.map(({ request }) => request));
-    const terms = { key: units[0]?.batch.source.partition ?? 0 };
-    const results$ = requests.length === 0 ? of([]) : defer(() => scorer.score(requests, terms)).pipe(retried);
+    const results$ = requests.length === 0 ? of([]) : defer(() => scorer.score(requests, termsOf(units))).pipe(retried);
     return results$.pipe(
       map((results) => {
         const matches =

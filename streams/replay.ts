@@ -20,6 +20,7 @@ import { Lifecycle, type LifecycleState } from './lifecycle.ts';
 import { type PipelineParts, pipeline, toSequences } from './pipeline.ts';
 import { pipelineModel } from './pipeline-model.ts';
 import { rowInputs } from './replay/row-inputs.ts';
+import { listingOf } from './replay/settings-of.ts';
 import { requireKnownActions } from './require-known-actions.ts';
 
 /** Batches of one replay form one partition: the merged order of the files. */
@@ -230,8 +231,7 @@ function* recordsOf(files: MergedFiles, start: number, end: number): Generator<S
 function runIdOf(config: Config, bundle: Bundle, files: MergedFiles): string {
   const settings = [
     config.publish,
-    // A replay always scans: how `run` lists is none of its outputs'.
-    { ...config.scores, index: undefined },
+    listingOf(config),
     config.sequence,
     config.time,
     config.source?.batchEvents,

@@ -3,11 +3,16 @@
 import type { Bundle } from '../models/hstu/bundle.ts';
 import { EncoderEngine } from '../models/worker/engine.ts';
 import type { SequenceStore } from '../operators/index.ts';
+import type { Config } from '../schemas/config.ts';
 
 /** Largest deviation the system promises, absolute, float32. */
 export const SHADOW_TOLERANCE = 1e-4;
 /** The same where K and V are held in 16 bits (measured: below 1e-3; decision 001). */
-export const SHADOW_TOLERANCE_16_BITS = 5e-3;
+const TOLERANCE_16_BITS = 5e-3;
+
+/** What a check allows in place of its own tolerance; undefined where K and V are held as computed. */
+export const toleranceOf16Bits = ({ encoder: { kvPrecision } }: Config): number | undefined =>
+  kvPrecision === 'bfloat16' ? TOLERANCE_16_BITS : undefined;
 
 export interface ShadowCheck {
   readonly users: number;

@@ -1,7 +1,7 @@
 /** Asks a deployment to erase a user. */
 import type { Kafka } from 'kafkajs';
-import { partitionOf } from './action-producer.ts';
 import { kafkaError } from './kafka-errors.ts';
+import { partitionOf } from './keyed-producer.ts';
 import { withAdmin } from './topics.ts';
 import { statedPartition } from './transactions.ts';
 

@@ -8,6 +8,7 @@ import { closeSync, fstatSync, openSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import type { Index, MetricKind, ScalarKind } from 'usearch';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
+import { rowNorm } from '../hstu/row-norm.ts';
 
 /** Rows of an entity table: `(V + 1, D)`, the first of them nobody's. */
 export interface EntityTable {
@@ -104,9 +105,7 @@ function view(index: Index, file: string): void {
 function unitRows({ rows, dimension: D }: EntityTable, from: number, to: number): Float32Array {
   const out = rows.slice(from * D, to * D);
   for (let start = 0; start < out.length; start += D) {
-    let square = 0;
-    for (let d = start; d < start + D; d++) square += out[d]! ** 2;
-    const scale = 1 / Math.max(Math.sqrt(square), 1e-6);
+    const scale = 1 / rowNorm(out, start, D);
     for (let d = start; d < start + D; d++) out[d]! *= scale;
   }
   return out;

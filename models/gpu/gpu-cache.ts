@@ -1,6 +1,6 @@
 /** The KV cache whose rows lie on the GPU: who has which pages, which rows still hold, and who goes when room is wanted. */
 import type { EncodeSegment } from '../../schemas/encoding.ts';
-import type { CachePolicy } from '../kv-cache/cache-policy.ts';
+import { type CachePolicy, victimsFor } from '../kv-cache/cache-policy.ts';
 import { type CachedRows, commitRows, noRows, type Reuse, reusableRows, truncateRows } from '../kv-cache/cached-rows.ts';
 import { type GpuPages, type GpuPagesOptions, PagedBanks } from './gpu-pages.ts';
 
@@ -96,26 +96,19 @@ export class GpuCache {
   /** Evicts until the entry's bank has its pages; nobody, where that cannot be had or one of them is worth more than the user. */
   #makeRoom(entry: GpuEntry, rows: number): boolean {
     const { policy } = this.#options;
-    const victims: GpuEntry[] = [];
-    let missing = this.banks.missing(entry, rows);
-    if (missing <= 0) return true;
-    for (const other of this.entries()) {
-      if (other.bank !== entry.bank || other === entry || other.pinned) continue;
-      if (!policy.prefers(entry.userId, rows, other.userId)) {
-        policy.refused(entry.userId, rows);
-        return false;
-      }
-      victims.push(other);
-      missing -= other.pages.length;
-      if (missing <= 0) break;
-    }
-    if (missing > 0) return false;
-    for (const { userId } of victims) {
+    const wanted = { userId: entry.userId, rows, missing: this.banks.missing(entry, rows) };
+    const victims = victimsFor(policy, wanted, this.#mayGo(entry), ({ pages }) => pages.length);
+    for (const { userId } of victims ?? []) {
       policy.evicted(userId);
       this.free(userId);
       this.#evictions += 1;
     }
-    return true;
+    return victims !== undefined;
+  }
+
+  /** Of the entry's bank the first to go first, but for those whom a batch has pinned and the entry itself. */
+  *#mayGo(entry: GpuEntry): Generator<GpuEntry> {
+    for (const other of this.entries()) if (other.bank === entry.bank && other !== entry && !other.pinned) yield other;
   }
 
   /** Drops a user's rows. Returns whether there were any. */

@@ -6,6 +6,7 @@ import { type BundleConfig, bundleConfigSchema } from '../../schemas/bundle-conf
 import { describeIssues } from '../../schemas/config.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import type { CatalogueOverlay } from '../catalogue/overlay.ts';
+import type { KvShape } from '../kv-cache/extent.ts';
 import { judgeCacheability } from './cacheability.ts';
 import { expectedTensors } from './expected-tensors.ts';
 import { readSafetensors, sizeOf, type TensorMap, writeSafetensors } from './safetensors.ts';
@@ -71,8 +72,9 @@ export function makeBundle(parts: Omit<Bundle, 'digest'>): Bundle {
   return { ...parts, config, digest };
 }
 
-/** K and V of one row, all layers, bytes. */
-export const kvBytesPerRow = ({ layers, heads, dqk, dv }: BundleConfig): number => 4 * layers * heads * (dqk + dv);
+/** K and V of one row, all layers, bytes; of a bundle's shape as computed. */
+export const kvBytesPerRow = ({ layers, heads, dqk, dv, precision }: KvShape): number =>
+  (precision === 'bfloat16' ? 2 : 4) * layers * heads * (dqk + dv);
 
 function parseBundleConfig(text: string, origin: string): BundleConfig {
   let json: unknown;

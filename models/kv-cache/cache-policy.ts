@@ -21,6 +21,40 @@ export interface CachePolicy {
   dropped(userId: string): void;
 }
 
+/** Room that a user wants: for `rows` rows in all, `missing` pages more than are free. */
+interface Wanted {
+  readonly userId: string;
+  readonly rows: number;
+  readonly missing: number;
+}
+
+/**
+ * Who goes so that a user gets room. The policy is told where it is refused.
+ *
+ * @param mayGo the first to go first
+ * @returns undefined where nobody goes: so much is not to be had, or one of them is worth more than the user
+ */
+export function victimsFor<Entry extends { readonly userId: string }>(
+  policy: CachePolicy,
+  { userId, rows, missing }: Wanted,
+  mayGo: Iterable<Entry>,
+  pagesOf: (entry: Entry) => number,
+): readonly Entry[] | undefined {
+  const victims: Entry[] = [];
+  if (missing <= 0) return victims;
+  let left = missing;
+  for (const entry of mayGo) {
+    if (!policy.prefers(userId, rows, entry.userId)) {
+      policy.refused(userId, rows);
+      return undefined;
+    }
+    victims.push(entry);
+    left -= pagesOf(entry);
+    if (left <= 0) return victims;
+  }
+  return undefined;
+}
+
 /** @param costOf what encoding so many rows from nothing costs, in any unit */
 export const cachePolicy = (name: CachePolicyName, costOf: (rows: number) => number): CachePolicy =>
   name === 'lru' ? new LruPolicy() : new CostAwarePolicy(costOf);

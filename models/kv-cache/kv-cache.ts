@@ -5,7 +5,8 @@
  */
 
 import type { EncodeSegment } from '../../schemas/encoding.ts';
-import { type CachePolicy, LruPolicy } from './cache-policy.ts';
+import { kvBytesPerRow } from '../hstu/bundle.ts';
+import { type CachePolicy, LruPolicy, victimsFor } from './cache-policy.ts';
 import { type CachedRows, commitRows, noRows, type Reuse, reusableRows, truncateRows } from './cached-rows.ts';
 import { Extent, type KvShape } from './extent.ts';
 import { PagePool, type PageRun, type PoolMemory } from './page-pool.ts';
@@ -175,24 +176,19 @@ export class KvCache {
   }
 
   /** Evicts until so many pages are free; nobody, where that cannot be had or one of them is worth more than the user. */
-  #makeRoom(userId: string, capacity: number, pages: number): boolean {
-    if (this.#pool.freePages >= pages) return true;
-    const victims: KvEntry[] = [];
-    let free = this.#pool.freePages;
+  #makeRoom(userId: string, rows: number, pages: number): boolean {
+    const wanted = { userId, rows, missing: pages - this.#pool.freePages };
+    const victims = victimsFor(this.#policy, wanted, this.#mayGo(userId), ({ run }) => run!.count);
+    for (const victim of victims ?? []) this.#evict(victim.userId);
+    return victims !== undefined;
+  }
+
+  /** The first to go first, but for those whom a batch has pinned and the user itself. */
+  *#mayGo(userId: string): Generator<KvEntry> {
     for (const other of this.#policy.order()) {
       const entry = this.#entries.get(other)!;
-      if (entry.pinned || other === userId) continue;
-      if (!this.#policy.prefers(userId, capacity, other)) {
-        this.#policy.refused(userId, capacity);
-        return false;
-      }
-      victims.push(entry);
-      free += entry.run!.count;
-      if (free >= pages) break;
+      if (!entry.pinned && other !== userId) yield entry;
     }
-    if (free < pages) return false;
-    for (const victim of victims) this.#evict(victim.userId);
-    return true;
   }
 
   #evict(userId: string): void {
@@ -217,8 +213,7 @@ export class KvCache {
 }
 
 /** Of a row, in the pool's unit of four bytes. */
-const rowFloats = ({ layers, heads, dqk, dv, precision }: KvShape): number =>
-  (layers * heads * (dqk + dv)) / (precision === 'bfloat16' ? 2 : 1);
+const rowFloats = (shape: KvShape): number => kvBytesPerRow(shape) / 4;
 
 const emptyEntry = (userId: string, modelDigest: string, extent: Extent, run: PageRun | undefined): KvEntry => ({
   ...noRows(modelDigest),

@@ -153,14 +153,16 @@ async function checkRuntime(provider: Provider): Promise<string> {
   }
 }
 
-function checkMemory({ memoryBudgetBytes, encoder: { kvBudgetBytes } }: Config, bundle: Bundle | undefined): string {
+function checkMemory({ memoryBudgetBytes, encoder }: Config, bundle: Bundle | undefined): string {
+  const { kvBudgetBytes, kvPrecision: precision } = encoder;
   if (kvBudgetBytes > memoryBudgetBytes)
     throw new Error(
       `encoder.kvBudgetBytes ${mebibytes(kvBudgetBytes)} exceeds memoryBudgetBytes ${mebibytes(memoryBudgetBytes)}`,
     );
   if (memoryBudgetBytes > totalmem())
     throw new Error(`memoryBudgetBytes ${mebibytes(memoryBudgetBytes)} exceeds this machine's ${mebibytes(totalmem())}`);
-  const users = bundle && Math.floor(kvBudgetBytes / (bundle.config.window.maxLength * kvBytesPerRow(bundle.config)));
+  const users =
+    bundle && Math.floor(kvBudgetBytes / (bundle.config.window.maxLength * kvBytesPerRow({ ...bundle.config, precision })));
   const room = users === undefined ? '' : `; KV ${mebibytes(kvBudgetBytes)} holds ${count(users)} users with full windows`;
   return `budget ${mebibytes(memoryBudgetBytes)}, free ${mebibytes(freemem())}${room}`;
 }

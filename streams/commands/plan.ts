@@ -3,6 +3,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { count, mebibytes, percent } from '../../infra/console/format.ts';
 import { facts, heading } from '../../infra/console/table.ts';
 import { type Bundle, kvBytesPerRow, loadBundle } from '../../models/hstu/bundle.ts';
+import type { KvPrecision } from '../../models/kv-cache/extent.ts';
 import { EncoderEngine } from '../../models/worker/engine.ts';
 import type { EncodeRequest } from '../../schemas/encoding.ts';
 import { pageDigests } from '../../schemas/sequence-digest.ts';
@@ -15,7 +16,7 @@ interface Options {
   readonly kv: number;
   readonly skew: number;
   readonly gpuMemory: number;
-  readonly kvPrecision: 'float32' | 'bfloat16';
+  readonly kvPrecision: KvPrecision;
   readonly json?: true;
 }
 
@@ -51,7 +52,7 @@ async function inputOf(bundle: Bundle, { users, events, kv, skew, gpuMemory, kvP
     users,
     eventsPerSecond: events,
     kvBudgetBytes: kv * MIB,
-    kvBytesPerUser: (windowLength * kvBytesPerRow(config)) / (kvPrecision === 'bfloat16' ? 2 : 1),
+    kvBytesPerUser: windowLength * kvBytesPerRow({ ...config, precision: kvPrecision }),
     skew,
     windowLength,
     blockLength: config.window.blockLength,
@@ -64,7 +65,7 @@ async function inputOf(bundle: Bundle, { users, events, kv, skew, gpuMemory, kvP
 /** Median times of a user with a full window, µs. */
 async function measure(
   bundle: Bundle,
-  kvPrecision: Options['kvPrecision'],
+  kvPrecision: KvPrecision,
 ): Promise<{ readonly stepUs: number; readonly prefillUs: number }> {
   const n = bundle.config.window.maxLength;
   const kvBudgetBytes = 2 * TRIAL_USERS * n * kvBytesPerRow(bundle.config) + MIB;

@@ -8,7 +8,7 @@ import type { PipelineObserver } from '../instrument.ts';
 import type { LifecycleState } from '../lifecycle.ts';
 import type { ModelObserver } from '../model-change/model-status.ts';
 import type { LiveConfig } from '../require-kafka.ts';
-import { SHADOW_TOLERANCE_16_BITS } from '../shadow-check.ts';
+import { toleranceOf16Bits } from '../shadow-check.ts';
 import { ShadowSampler } from '../shadow-sampler.ts';
 import type { CatalogueObserver } from './live-catalogue.ts';
 import type { LiveObserver } from './live-stream.ts';
@@ -174,7 +174,7 @@ export class LiveTelemetry {
       rate: this.#config.telemetry.shadowSampleRate,
       report: this.#metrics,
       log: this.#log,
-      tolerance: this.#config.encoder.kvPrecision === 'bfloat16' ? SHADOW_TOLERANCE_16_BITS : undefined,
+      tolerance: toleranceOf16Bits(this.#config),
     });
   }
 

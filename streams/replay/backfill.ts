@@ -4,7 +4,7 @@ import { lastValueFrom, tap } from 'rxjs';
 import type { DeadLetter } from '../../schemas/action.ts';
 import { pipelineModel } from '../pipeline-model.ts';
 import { requireKnownActions } from '../require-known-actions.ts';
-import { SHADOW_TOLERANCE_16_BITS } from '../shadow-check.ts';
+import { toleranceOf16Bits } from '../shadow-check.ts';
 import { signatureOf } from '../state-signature.ts';
 import type { BackfillOutput, RunWriter } from './backfill-output.ts';
 import {
@@ -18,7 +18,7 @@ import {
 import { bulkFlow } from './bulk-flow.ts';
 import { historySource } from './history-source.ts';
 import { holdRun } from './hold-run.ts';
-import { settingsOf } from './settings-of.ts';
+import { listingOf, settingsOf } from './settings-of.ts';
 import { sortSource } from './sort-source.ts';
 import type { StoredEmbeddings } from './stored.ts';
 import { userBatches } from './user-batches.ts';
@@ -202,7 +202,7 @@ export async function verifyStored(options: BackfillVerifyOptions): Promise<Veri
         settings: config,
         encoder,
         everyVersion,
-        tolerance: config.encoder.kvPrecision === 'bfloat16' ? SHADOW_TOLERANCE_16_BITS : undefined,
+        tolerance: toleranceOf16Bits(config),
         // Each event brings its window along.
         maxEvents: Math.max(64, Math.min(BATCH_EVENTS, Math.floor(2 ** 21 / bundle.config.window.maxLength))),
         signal,
@@ -216,15 +216,7 @@ export async function verifyStored(options: BackfillVerifyOptions): Promise<Veri
 
 /** 16 hexadecimal digits over all that the outputs depend on. */
 function runIdOf({ config, bundle, mode, asOfMs, ranks = false }: BackfillOptions, fingerprint: string): string {
-  const settings = [
-    mode,
-    asOfMs ?? null,
-    ranks,
-    ranks ? { ...config.scores, index: undefined } : null,
-    config.sequence,
-    config.time,
-    bundle.digest,
-  ];
+  const settings = [mode, asOfMs ?? null, ranks, ranks ? listingOf(config) : null, config.sequence, config.time, bundle.digest];
   const hash = createHash('sha256').update(JSON.stringify([settings, fingerprint]));
   return `${mode}-${hash.digest('hex').slice(0, 16)}`;
 }

@@ -1,6 +1,7 @@
 /** Runs as topics: rows, the state that histories end with, and how far the run has come, in one transaction a batch. */
-import { partitionOf } from '../../infra/kafka/action-producer.ts';
+
 import { type KafkaClient, kafkaClient, requireLogin } from '../../infra/kafka/kafka-client.ts';
+import { partitionOf } from '../../infra/kafka/keyed-producer.ts';
 import { outputRecords } from '../../infra/kafka/output-records.ts';
 import type { OutgoingRecord, OutgoingRecords } from '../../infra/kafka/partition-producer.ts';
 import { RunProducer } from '../../infra/kafka/run-producer.ts';

@@ -2,8 +2,8 @@
 import { createHash } from 'node:crypto';
 import { openMappedRows } from '../../infra/files/read-records.ts';
 import { topicsOf } from '../../infra/files/topics-of.ts';
-import { partitionOf } from '../../infra/kafka/action-producer.ts';
 import { type KafkaClient, kafkaClient } from '../../infra/kafka/kafka-client.ts';
+import { partitionOf } from '../../infra/kafka/keyed-producer.ts';
 import { type OffsetRange, type RangeBounds, readRanges, resolveRanges } from '../../infra/kafka/range-reader.ts';
 import { SchemaRegistry } from '../../infra/kafka/schema-registry.ts';
 import type { SourceRecord } from '../../schemas/action.ts';

@@ -1,7 +1,7 @@
 /** Runs of backfills on a real broker: killed and gone on with, promoted to live, refused, dropped. */
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { partitionOf } from '../../infra/kafka/action-producer.ts';
+import { partitionOf } from '../../infra/kafka/keyed-producer.ts';
 import { OutputProducer } from '../../infra/kafka/output-producer.ts';
 import { requireReachable } from '../../infra/kafka/promote-run.ts';
 import { type Bundle, loadBundle, writeBundle } from '../../models/hstu/bundle.ts';

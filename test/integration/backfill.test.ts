@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { connect } from '../../infra/clickhouse/connect.ts';
-import { partitionOf } from '../../infra/kafka/action-producer.ts';
+import { partitionOf } from '../../infra/kafka/keyed-producer.ts';
 import type { RangeBounds } from '../../infra/kafka/range-reader.ts';
 import { statedPartition } from '../../infra/kafka/transactions.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';

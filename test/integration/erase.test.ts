@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
 import { connect } from '../../infra/clickhouse/connect.ts';
-import { partitionOf } from '../../infra/kafka/action-producer.ts';
+import { partitionOf } from '../../infra/kafka/keyed-producer.ts';
 import { changelogOf } from '../../infra/kafka/topics.ts';
 import { statedPartition } from '../../infra/kafka/transactions.ts';
 import { UserKeys } from '../../operators/state-keys.ts';

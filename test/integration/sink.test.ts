@@ -8,7 +8,7 @@ import { connect } from '../../infra/clickhouse/connect.ts';
 import { readAddress } from '../../infra/clickhouse/engine/engine-file.ts';
 import { runQuery } from '../../infra/clickhouse/queries.ts';
 import { rssOf } from '../../infra/console/memory.ts';
-import { partitionOf } from '../../infra/kafka/action-producer.ts';
+import { partitionOf } from '../../infra/kafka/keyed-producer.ts';
 import { statedPartition } from '../../infra/kafka/transactions.ts';
 import { until } from '../support/clickhouse-store.ts';
 import { kafkaIsPossible, randomName, sharedKafka } from '../support/kafka-broker.ts';

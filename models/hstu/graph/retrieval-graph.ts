@@ -1,6 +1,7 @@
 /** The graph that ranks the whole catalogue by dot product: retrieval. */
 import { GraphBuilder, type Value } from '../../onnx/graph-builder.ts';
 import type { Bundle } from '../bundle.ts';
+import { rowNorm } from '../row-norm.ts';
 
 /**
  * Ranks of targets and the best entities for `R` embeddings. Retired entities are not among the best; ranks are among all that the
@@ -38,9 +39,7 @@ function normalisedEntities({ config, tensors }: Bundle): Float32Array {
   const table = tensors.get('entity_embedding')!.data;
   const out = new Float32Array(D * V);
   for (let row = 1; row <= V; row++) {
-    let sum = 0;
-    for (let d = 0; d < D; d++) sum += table[row * D + d]! ** 2;
-    const scale = 1 / Math.max(Math.sqrt(sum), 1e-6);
+    const scale = 1 / rowNorm(table, row * D, D);
     for (let d = 0; d < D; d++) out[d * V + row - 1] = table[row * D + d]! * scale;
   }
   return out;

@@ -1,6 +1,7 @@
 /** Entities that came after the model, among the best of the vocabulary: exact, by dot product, in plain loops over their few rows. */
 import type { ScoreRequest, ScoreResult } from '../../../schemas/encoding.ts';
 import type { Bundle } from '../../hstu/bundle.ts';
+import { rowNorm } from '../../hstu/row-norm.ts';
 
 type Best = Pick<ScoreResult, 'topEntities' | 'topScores'>;
 
@@ -13,9 +14,8 @@ export class NewEntities {
     this.#dimension = dimension;
     this.#rows = new Float32Array(rows.length);
     for (let from = 0; from < rows.length; from += dimension) {
-      const row = rows.subarray(from, from + dimension);
-      const scale = 1 / Math.max(Math.hypot(...row), 1e-6);
-      for (const [d, value] of row.entries()) this.#rows[from + d] = value * scale;
+      const scale = 1 / rowNorm(rows, from, dimension);
+      for (let d = from; d < from + dimension; d++) this.#rows[d] = rows[d]! * scale;
     }
   }
 

@@ -6,6 +6,7 @@ import { PipelineError } from '../../../schemas/errors.ts';
 import type { CandidateIndex } from '../../catalogue/candidate-index.ts';
 import { type CatalogueOverlay, isCandidateRow } from '../../catalogue/overlay.ts';
 import type { Bundle } from '../../hstu/bundle.ts';
+import { rowNorm } from '../../hstu/row-norm.ts';
 import { TokenCode } from '../../hstu/token-code.ts';
 import { IndexedLists } from './indexed-lists.ts';
 import { NewEntities } from './new-entities.ts';
@@ -136,13 +137,8 @@ export class Scorer {
     return Float32Array.from(candidates, (candidate) => {
       const [table, from] = candidate < 0 ? [this.#bundle.catalogue!.rows, -candidate - 1] : [vocabulary, candidate];
       let product = 0;
-      let square = 0;
-      for (let d = 0; d < D; d++) {
-        const value = table[from * D + d]!;
-        product += embedding[d]! * value;
-        square += value * value;
-      }
-      return product / Math.max(Math.sqrt(square), 1e-6);
+      for (let d = 0; d < D; d++) product += embedding[d]! * table[from * D + d]!;
+      return product / rowNorm(table, from * D, D);
     });
   }
 

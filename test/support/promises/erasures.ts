@@ -1,5 +1,5 @@
 /** Erasures come on a topic of their own, beside the actions of the same partition. */
-import { partitionOf } from '../../../infra/kafka/action-producer.ts';
+import { partitionOf } from '../../../infra/kafka/keyed-producer.ts';
 import { liveEvents } from '../live-bundle.ts';
 import type { LiveWorld } from '../live-world.ts';
 import type { Shown } from './promise.ts';
