@@ -110,7 +110,7 @@ describe.skipIf(!kafkaIsPossible)('erase', { timeout: 150_000 }, () => {
       `INSERT INTO scores (run_id, user_id, version, published_at) VALUES ('${world.config.kafka.applicationId}', '${VICTIM}', 77, '2001-01-01 00:00:00')`,
     );
     await clickhouse.close();
-    const producer = world.kafka.producer({ createPartitioner: statedPartition });
+    const producer = world.kafka.producer({ idempotent: true, createPartitioner: statedPartition });
     await producer.connect();
     const { topics } = world.config.kafka;
     const changelog = changelogOf(world.config.kafka);

@@ -258,7 +258,7 @@ describe.skipIf(!kafkaIsPossible)('sink', { timeout: 240_000, concurrent: true }
       const faults = await runQuery(clickhouse, 'faults-by-hour', { run_id: name });
       expect(faults.reduce((sum, row) => sum + Number(row['duplicates']), 0)).toBe(duplicates);
 
-      const producer = world.kafka.producer({ createPartitioner: statedPartition });
+      const producer = world.kafka.producer({ idempotent: true, createPartitioner: statedPartition });
       await producer.connect();
       await producer.send({
         topic: topics.erasures,

@@ -81,7 +81,7 @@ export async function spoiltRecordsBecomeDeadLetters(
   const watch = watchProcess(instance.log);
 
   say(`producing ${spoilt} spoilt records among ${good.length} good ones`);
-  const producer = world.kafka.producer({ createPartitioner: statedPartition, allowAutoTopicCreation: false });
+  const producer = world.kafka.producer({ idempotent: true, createPartitioner: statedPartition, allowAutoTopicCreation: false });
   await producer.connect();
   const wanted = new Map<string, number>();
   const isRefused = (value: Buffer | null): boolean => {
