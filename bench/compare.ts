@@ -34,7 +34,7 @@ export interface Comparison {
 
 /** Timed against timed in one process: seen within 0.15 of each other on idle cores, within 0.25 on busy ones. */
 const TIMED = 0.3;
-/** With brokers, peers and clients on the same cores. */
+/** With brokers, peers and clients on the same cores, or latencies under load. */
 const WITH_BROKER = 0.4;
 /** Counted on a seeded trace: nothing moves it but a change. */
 const COUNTED = 0.002;
@@ -61,6 +61,13 @@ const RATIOS: Extract = {
     ]),
   score: (figures) =>
     figures.map(({ n, candidates, ratio }) => higher(`full / cached, n ${n}, ${candidates} candidates`, ratio, TIMED)),
+  load: ({ urgent }) => {
+    const [firstCome, scheduled] = (['first come', 'scheduled'] as const).map((of) => urgent.find(({ way }) => way === of)!);
+    return [
+      higher('candidates while updates saturate, p50 first come / scheduled', firstCome!.p50Ms / scheduled!.p50Ms, WITH_BROKER),
+      higher('updates meanwhile, scheduled / first come', scheduled!.updatesPerSecond / firstCome!.updatesPerSecond, TIMED),
+    ];
+  },
   workers: (figures) =>
     figures.map(({ D, L, n, what, ratio }) => higher(`two / one, ${what}, D ${D}, L ${L}, n ${n}`, ratio, TIMED)),
   cache: (figures) =>
@@ -95,6 +102,14 @@ const RATIOS: Extract = {
     lower(`changelog bytes a user, ${users} users`, changelogBytes / users, UNDER_LOAD),
     lower(`changelog records a user, ${users} users`, restoredRecords / users, UNDER_LOAD),
   ],
+  catalogue: (figures) =>
+    figures.flatMap(({ rows, ratio, recall10, recall100 }) => [
+      higher(`scan / index, ${rows} rows`, ratio, TIMED),
+      higher(`recall@10, ${rows} rows`, recall10, COUNTED),
+      higher(`recall@100, ${rows} rows`, recall100, COUNTED),
+    ]),
+  // Its own thresholds decide.
+  soak: () => [],
 };
 
 /** The ratios of a suite's figures. */

@@ -7,9 +7,11 @@ import { env } from 'onnxruntime-node';
 import { loadBundle } from '../models/hstu/bundle.ts';
 import type { AnalyticsFigure } from './analytics.ts';
 import type { CacheFigure } from './cache.ts';
+import type { CatalogueFigure } from './catalogue.ts';
 import type { EncodeFigure } from './encode.ts';
 import type { GpuFigures } from './gpu.ts';
 import type { KafkaFigures } from './kafka.ts';
+import type { LoadFigures } from './load.ts';
 import { commit, machine, type Usage } from './measure.ts';
 import type { PeerFigures } from './peers.ts';
 import type { ReplayFigure } from './replay.ts';
@@ -18,6 +20,7 @@ import type { ScaleFigures } from './scale.ts';
 import type { ScalingFigure } from './scaling.ts';
 import type { ScoreFigure } from './score.ts';
 import type { SinkFigures } from './sink.ts';
+import type { SoakFigures } from './soak.ts';
 import type { WorkersFigure } from './workers.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -30,6 +33,7 @@ export interface Figures {
   readonly encode?: readonly EncodeFigure[];
   readonly scaling?: readonly ScalingFigure[];
   readonly score?: readonly ScoreFigure[];
+  readonly load?: LoadFigures;
   readonly workers?: readonly WorkersFigure[];
   readonly cache?: readonly CacheFigure[];
   readonly replay?: readonly ReplayFigure[];
@@ -40,6 +44,8 @@ export interface Figures {
   readonly gpu?: GpuFigures;
   readonly peers?: readonly PeerFigures[];
   readonly scale?: ScaleFigures;
+  readonly catalogue?: readonly CatalogueFigure[];
+  readonly soak?: SoakFigures;
 }
 
 export interface Run extends Usage {

@@ -10,6 +10,7 @@ import { benchLoad, LOAD_FIGURES, type LoadFigures } from './load.ts';
 import { commit, machine } from './measure.ts';
 import { benchPeers, PEERS_FIGURES, type PeerFigures } from './peers.ts';
 import { benchReplay, REPLAY_FIGURES, type ReplayFigureWithMemory } from './replay.ts';
+import type { Figures } from './report.ts';
 import { benchRestore, RESTORE_FIGURES, type RestoreFigures } from './restore.ts';
 import { benchScale, SCALE_FIGURES, type ScaleFigures } from './scale.ts';
 import { benchScaling, SCALING_FIGURES, type ScalingFigure } from './scaling.ts';
@@ -66,8 +67,7 @@ function suite<F>(
 const rows = (figures: readonly object[]): string => table(figures.map((figure) => ({ ...figure })));
 const stamped = (figures: object): object => ({ machine: machine(), commit: commit(), ...figures });
 
-/** In the order in which `npm run bench` runs them, `catalogue` and `soak` excepted. */
-export const suites: Readonly<Record<string, Suite>> = {
+const bySuite: Readonly<Record<keyof Figures, Suite>> = {
   encode: suite<EncodeFigure[]>(ENCODE_FIGURES, benchEncode, (encode) => stamped({ encode }), rows),
   scaling: suite<ScalingFigure[]>(SCALING_FIGURES, benchScaling, (scaling) => stamped({ scaling }), rows),
   score: suite<ScoreFigureWithCold[]>(
@@ -158,6 +158,9 @@ export const suites: Readonly<Record<string, Suite>> = {
     ({ problems }) => problems,
   ),
 };
+
+/** In the order in which `npm run bench` runs them, `catalogue` and `soak` excepted. */
+export const suites: Readonly<Record<string, Suite>> = bySuite;
 
 function scoreText(figures: readonly ScoreFigureWithCold[]): string {
   return [
