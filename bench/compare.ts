@@ -77,6 +77,8 @@ const RATIOS: Extract = {
         higher(`hits, ${policy}, ${trace}, n ${n}, budget ${budget}`, hitRatio, COUNTED),
         lower(`cost left, ${policy}, ${trace}, n ${n}, budget ${budget}`, costLeft, COUNTED),
       ]),
+  disk: (figures) =>
+    figures.map(({ D, L, n, ratio }) => higher(`encoded anew / read back, D ${D}, L ${L}, n ${n}`, ratio, TIMED)),
   replay: (figures) => figures.map(({ L, ratio }) => higher(`bulk / step, L ${L}`, ratio, TIMED)),
   kafka: ({ exactlyOnce, atLeastOnce, memory }) => [
     higher('exactly-once / memory', exactlyOnce.eventsPerSecond / memory.eventsPerSecond, WITH_BROKER),

@@ -8,6 +8,7 @@ import { loadBundle } from '../models/hstu/bundle.ts';
 import type { AnalyticsFigure } from './analytics.ts';
 import type { CacheFigure } from './cache.ts';
 import type { CatalogueFigure } from './catalogue.ts';
+import type { DiskFigure } from './disk.ts';
 import type { EncodeFigure } from './encode.ts';
 import type { GpuFigures } from './gpu.ts';
 import type { KafkaFigures } from './kafka.ts';
@@ -36,6 +37,7 @@ export interface Figures {
   readonly load?: LoadFigures;
   readonly workers?: readonly WorkersFigure[];
   readonly cache?: readonly CacheFigure[];
+  readonly disk?: readonly DiskFigure[];
   readonly replay?: readonly ReplayFigure[];
   readonly kafka?: KafkaFigures;
   readonly restore?: RestoreFigures;

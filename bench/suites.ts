@@ -3,6 +3,7 @@ import { table } from '../infra/console/table.ts';
 import { type AnalyticsFigure, benchAnalytics } from './analytics.ts';
 import { benchCache, CACHE_FIGURES, type CacheFigure } from './cache.ts';
 import { benchCatalogue, type CatalogueFigure } from './catalogue.ts';
+import { benchDisk, DISK_FIGURES, type DiskFigure } from './disk.ts';
 import { benchEncode, ENCODE_FIGURES, type EncodeFigure } from './encode.ts';
 import { benchGpu, GPU_FIGURES, type GpuFigures, measuredElsewhere } from './gpu.ts';
 import { benchKafka, KAFKA_FIGURES, type KafkaFigures } from './kafka.ts';
@@ -90,6 +91,7 @@ const bySuite: Readonly<Record<keyof Figures, Suite>> = {
   ),
   workers: suite<WorkersFigure[]>(WORKERS_FIGURES, benchWorkers, (workers) => stamped({ workers }), rows),
   cache: suite<CacheFigure[]>(CACHE_FIGURES, benchCache, (cache) => ({ commit: commit(), cache }), rows),
+  disk: suite<DiskFigure[]>(DISK_FIGURES, benchDisk, (disk) => stamped({ disk }), rows),
   replay: suite<ReplayFigureWithMemory[]>(
     REPLAY_FIGURES,
     benchReplay,

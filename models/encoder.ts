@@ -4,6 +4,7 @@ import type {
   CallTerms,
   CandidateRequest,
   CandidateResult,
+  DiskTierStats,
   EncodeRequest,
   EncodeResult,
   EncoderLoad,
@@ -19,6 +20,7 @@ import { chooseProvider, type ProviderChoice, type ProviderReport } from './gpu/
 import { GpuClaim } from './gpu/gpu-claim.ts';
 import type { Bundle } from './hstu/bundle.ts';
 import type { CachePolicyName } from './kv-cache/cache-policy.ts';
+import type { DiskTierOptions } from './kv-cache/disk-tier.ts';
 import type { KvPrecision } from './kv-cache/extent.ts';
 import { CallScheduler, type ScheduleOptions } from './schedule/call-scheduler.ts';
 import { joinLoads } from './schedule/join-loads.ts';
@@ -48,6 +50,10 @@ export interface EncoderOptions {
   readonly cachePolicy?: CachePolicyName;
   /** `bfloat16`: half the bytes a user, and answers that are off by rounding. For `cpu`. @default 'float32': as computed */
   readonly kvPrecision?: KvPrecision;
+  /** Where the rows of users that memory has no room for are kept, all workers together. @default nowhere: they are encoded anew */
+  readonly disk?: Pick<DiskTierOptions, 'folder' | 'budgetBytes'> | undefined;
+  /** Told when a thread's disk fails: it is used no more. */
+  readonly onDiskFailure?: (message: string) => void;
   /** Who is next where calls wait for a thread, and how many go together. */
   readonly schedule?: ScheduleOptions;
   /** Told of everything that a thread is given. */
@@ -82,14 +88,18 @@ export class HstuEncoder {
     bundle: Bundle,
     { workers = 1, kvBudgetBytes = 256 * 1024 * 1024, schedule, onRun, onProvider, ...given }: EncoderOptions = {},
   ) {
-    const { provider: choice = 'cpu', index, onIndex, ...more } = given;
+    const { provider: choice = 'cpu', index, onIndex, disk, onDiskFailure, ...more } = given;
     this.#bundle = bundle;
     requireKvPrecision(bundle, given.kvPrecision ?? 'float32', choice);
     this.#provider = chooseProvider(choice);
     if (this.#provider.provider === 'webgpu' && !this.#claim.take())
       this.#provider = { provider: 'cpu', reason: 'the GPU belongs to another encoder of this process' };
     const threads = this.#provider.provider === 'webgpu' ? 1 : workers;
-    const options = { ...more, kvBudgetBytes: Math.floor(kvBudgetBytes / threads) };
+    const options = {
+      ...more,
+      kvBudgetBytes: Math.floor(kvBudgetBytes / threads),
+      disk: disk && { ...disk, budgetBytes: Math.floor(disk.budgetBytes / threads) },
+    };
     const report = (provider: ProviderReport) => {
       this.#provider = provider;
       onProvider?.(provider);
@@ -101,7 +111,10 @@ export class HstuEncoder {
         report({ provider: 'cpu', reason: 'the thread that owned the GPU died; its caches are gone' });
       return spawnEncoderWorker({ bundle: this.#bundle, options, provider: this.#provider.provider, index: this.#indexFile });
     };
-    this.#workers = Array.from({ length: threads }, (_, i) => new WorkerHandle(`encoder worker ${i}`, spawn, report));
+    this.#workers = Array.from(
+      { length: threads },
+      (_, i) => new WorkerHandle(`encoder worker ${i}`, spawn, { onProvider: report, onDiskFailure }),
+    );
     this.#schedulers = this.#workers.map((worker) => {
       const send = (name: ScheduledName, requests: readonly unknown[]) => worker.call(name, requests as never);
       return new CallScheduler({ send, onRun }, schedule);
@@ -210,6 +223,7 @@ export class HstuEncoder {
       users: sum((stats) => stats.users),
       kvBytesUsed: sum((stats) => stats.kvBytesUsed),
       kvBytesBudget: sum((stats) => stats.kvBytesBudget),
+      ...diskStatsOf(all.flatMap(({ disk }) => disk ?? [])),
       ...indexStatsOf(all.flatMap(({ index }) => index ?? [])),
     };
   }
@@ -258,6 +272,22 @@ export class HstuEncoder {
 }
 
 const isCrash = (reason: unknown): boolean => reason instanceof PipelineError && reason.code === 'WORKER_CRASHED';
+
+function diskStatsOf(all: readonly DiskTierStats[]): Pick<EncoderStats, 'disk'> {
+  if (all.length === 0) return {};
+  const sum = (key: keyof DiskTierStats) => all.reduce((total, stats) => total + stats[key], 0);
+  return {
+    disk: {
+      users: sum('users'),
+      bytesUsed: sum('bytesUsed'),
+      bytesBudget: sum('bytesBudget'),
+      spills: sum('spills'),
+      restores: sum('restores'),
+      skipped: sum('skipped'),
+      corrupt: sum('corrupt'),
+    },
+  };
+}
 
 /** Of all threads together, which have one index between them. */
 function indexStatsOf(all: readonly ListIndexStats[]): Pick<EncoderStats, 'index'> {

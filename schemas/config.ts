@@ -248,6 +248,15 @@ export const configSchema = z.strictObject({
       kvBudgetBytes: positive.min(MIB).default(256 * MIB),
       /** Host memory for cached rows that a GPU has no room for, bytes. @default as kvBudgetBytes */
       hostBudgetBytes: z.int().nonnegative().optional(),
+      /** Cached rows of users that memory has no room for: read back, they cost a twentieth of encoding the user anew and less. */
+      disk: z
+        .strictObject({
+          /** All workers together, bytes; 0: nothing is kept on disk. Of a model that is changed, each of the two. */
+          budgetBytes: z.int().nonnegative().default(0),
+          /** Folder for it, on a local SSD. The files have no name there, and are gone with the process. */
+          path: path.default('.hstu/kv'),
+        })
+        .prefault({}),
       /**
        * Who leaves the KV cache when room is wanted. `lru`: the least recently used. `cost-aware`: who saves least a byte (how often asked
        * for of late × cost of encoding anew); a newcomer that saves less is not let in. Answers are the same.

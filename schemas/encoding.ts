@@ -116,6 +116,21 @@ export interface ListIndexStats {
   readonly found: number;
 }
 
+/** What is kept on disk of users that memory has no room for. */
+export interface DiskTierStats {
+  readonly users: number;
+  readonly bytesUsed: number;
+  readonly bytesBudget: number;
+  /** Users written. */
+  readonly spills: number;
+  /** Users read back. */
+  readonly restores: number;
+  /** Users not kept: the disk was behind, or a user was larger than all of the ring. */
+  readonly skipped: number;
+  /** Records that were not what had been written: their users were encoded anew. */
+  readonly corrupt: number;
+}
+
 /** What a call of the encoder is for, the most urgent first: somebody waits for the answer, a user has changed, it can wait. */
 export const WORK_CLASSES = ['request', 'update', 'backfill'] as const;
 export type WorkClass = (typeof WORK_CLASSES)[number];
@@ -162,6 +177,8 @@ export interface EncoderStats {
   readonly users: number;
   readonly kvBytesUsed: number;
   readonly kvBytesBudget: number;
+  /** Absent where nothing of the cache is kept on disk. */
+  readonly disk?: DiskTierStats;
   /** Absent while lists are exact. */
   readonly index?: ListIndexStats;
 }

@@ -6,12 +6,16 @@ export interface PlanInput {
   readonly eventsPerSecond: number;
   /** KV cache, all instances together, bytes. */
   readonly kvBudgetBytes: number;
+  /** KV cache on disk, all instances together, bytes; 0: none. */
+  readonly diskBudgetBytes: number;
   /** K and V of a user with a full window, bytes. */
   readonly kvBytesPerUser: number;
   /** Exact step of one user (the old tail and one new event), µs. */
   readonly stepUs: number;
   /** Encode of a full window from nothing, µs. */
   readonly prefillUs: number;
+  /** Event of a user whose rows are read back from disk, µs; not asked for where nothing is kept there. */
+  readonly returnUs: number;
   /** Exponent of the users' activity: the k-th most active has a share of `k^-skew`. 0: all alike. */
   readonly skew: number;
   /** Events in a user's window. */
@@ -29,6 +33,10 @@ export interface Plan {
   readonly cachedUsers: number;
   /** Share of events that find their user's K and V in the cache. */
   readonly hitRatio: number;
+  /** Users whose K and V are on disk and not in memory. */
+  readonly diskUsers: number;
+  /** Share of events that find them there. */
+  readonly restoreRatio: number;
   /** Mean encoder time of an event, µs. */
   readonly encodeUsPerEvent: number;
   /** Of it, the mean for slides of the window, µs. */
@@ -58,7 +66,8 @@ const EMBEDDING_OVERHEAD_BYTES = 180;
  * - `slideUsPerEvent = prefillUs · (1 - blockLength / windowLength) / blockLength`: once in `blockLength` events of a full window the
  *   rows that are left are encoded from nothing, in the time of a prefill by their share (a little more than it takes, since a
  *   prefill grows faster than its rows)
- * - `encodeUsPerEvent = h · (stepUs + slideUsPerEvent) + (1 - h) · prefillUs`
+ * - on disk are who was evicted last: memory and disk together hold what one LRU of both would, so `r = h(both) - h`
+ * - `encodeUsPerEvent = h · (stepUs + slideUsPerEvent) + r · (returnUs + slideUsPerEvent) + (1 - h - r) · prefillUs`
  * - `gpus = users · kvBytesPerUser / (gpuBytes · GPU_SHARE)`
  * - `cores = eventsPerSecond · encodeUsPerEvent / 1e6 / UTILISATION`
  */
@@ -67,10 +76,15 @@ export function plan(input: PlanInput): Plan {
   const cachedUsers = Math.min(users, Math.floor(kvBudgetBytes / kvBytesPerUser));
   const hitRatio = lruHitRatio(users, cachedUsers, skew);
   const slideUsPerEvent = (prefillUs * (1 - input.blockLength / windowLength)) / input.blockLength;
-  const encodeUsPerEvent = hitRatio * (stepUs + slideUsPerEvent) + (1 - hitRatio) * prefillUs;
+  const heldUsers = Math.min(users, cachedUsers + Math.floor(input.diskBudgetBytes / kvBytesPerUser));
+  const restoreRatio = lruHitRatio(users, heldUsers, skew) - hitRatio;
+  const restoreUs = restoreRatio > 0 ? restoreRatio * (input.returnUs + slideUsPerEvent) : 0;
+  const encodeUsPerEvent = hitRatio * (stepUs + slideUsPerEvent) + restoreUs + (1 - hitRatio - restoreRatio) * prefillUs;
   return {
     cachedUsers,
     hitRatio,
+    diskUsers: heldUsers - cachedUsers,
+    restoreRatio,
     encodeUsPerEvent,
     slideUsPerEvent,
     cores: (eventsPerSecond * encodeUsPerEvent) / 1e6 / UTILISATION,

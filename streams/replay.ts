@@ -250,15 +250,16 @@ const factsOf = (bundle: Bundle, files: readonly { readonly path: string }[]) =>
 
 /** The encoder's options of a configuration. */
 export const encoderOptions = ({
-  encoder: { provider, workers, kvBudgetBytes, hostBudgetBytes, cachePolicy, kvPrecision, pageLength, maxBatchUsers, schedule },
+  encoder: { provider, workers, kvBudgetBytes, hostBudgetBytes, disk, cachePolicy, kvPrecision, pageLength, ...calls },
 }: Config) => ({
   provider,
-  schedule: { maxRunUsers: maxBatchUsers, ...schedule },
+  schedule: { maxRunUsers: calls.maxBatchUsers, ...calls.schedule },
   workers,
   kvBudgetBytes,
   cachePolicy,
   kvPrecision,
   ...(hostBudgetBytes !== undefined && { hostBudgetBytes }),
+  ...(disk.budgetBytes > 0 && { disk: { folder: disk.path, budgetBytes: disk.budgetBytes } }),
   ...(pageLength !== undefined && { pageLength }),
 });
 

@@ -83,7 +83,7 @@ export class StreamMetrics {
       }
     });
     this.onScrape(async () => {
-      const { kvBytesUsed, kvBytesBudget, users, evictions, restarts, index } = await encoder.stats();
+      const { kvBytesUsed, kvBytesBudget, users, evictions, restarts, disk, index } = await encoder.stats();
       this.#i.kvUsed.set(kvBytesUsed);
       this.#i.kvBudget.set(kvBytesBudget);
       this.#i.kvUsers.set(users);
@@ -92,6 +92,14 @@ export class StreamMetrics {
       this.#i.evictions.inc(evictions);
       this.#i.restarts.reset();
       this.#i.restarts.inc(restarts);
+      if (disk !== undefined) {
+        this.#i.diskUsed.set(disk.bytesUsed);
+        this.#i.diskUsers.set(disk.users);
+        this.#i.diskRecords.reset();
+        const { spills, restores, skipped, corrupt } = disk;
+        for (const [event, users] of Object.entries({ spilled: spills, restored: restores, skipped, corrupt }))
+          this.#i.diskRecords.inc({ event }, users);
+      }
       if (index === undefined) return;
       this.#i.indexLists.reset();
       this.#i.indexLists.inc({ by: 'index' }, index.lists);

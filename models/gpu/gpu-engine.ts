@@ -19,6 +19,7 @@ import { type Bundle, kvBytesPerRow } from '../hstu/bundle.ts';
 import { judgeCacheability } from '../hstu/cacheability.ts';
 import { prefillCost } from '../hstu/prefill-cost.ts';
 import { cachePolicy } from '../kv-cache/cache-policy.ts';
+import { DiskTier } from '../kv-cache/disk-tier.ts';
 import { requireKvPrecision } from '../wasm/require-kv-precision.ts';
 import { inMicroBatches } from '../worker/compute/candidate-scorer.ts';
 import { checkCandidateRequest, checkEncodeRequest } from '../worker/compute/check-request.ts';
@@ -62,10 +63,11 @@ export class GpuEngine {
   /** For fault tests. */
   readonly device = new GpuDevice();
   #bundle: Bundle;
-  readonly #options: Required<Omit<GpuEngineOptions, 'provider'>>;
+  readonly #options: Required<Omit<GpuEngineOptions, 'provider' | 'disk'>>;
   readonly #cache: GpuCache;
   readonly #pool: GpuPool;
   readonly #host: HostTier;
+  readonly #disk: DiskTier | undefined;
   readonly #run: GpuRun;
   readonly #histories: GpuHistories;
   /** Without a cache. */
@@ -107,11 +109,12 @@ export class GpuEngine {
       policy: cachePolicy(this.#options.cachePolicy, prefillCost(bundle.config)),
     });
     this.#pool = new GpuPool(this.device, bundle.config, this.#cache.banks);
-    this.#host = new HostTier(this.#options.hostBudgetBytes);
+    this.#disk = options.disk && new DiskTier(options.disk);
+    this.#host = new HostTier(this.#options.hostBudgetBytes, bundle.config.layers, this.#disk);
     this.#run = new GpuRun(bundle, this.device, this.#pool, this.#cache.banks);
     const parts = { cache: this.#cache, pool: this.#pool, host: this.#host, run: this.#run };
     this.#histories = new GpuHistories(bundle, parts, this.#options.prefillRows);
-    this.#cpu = new EncoderEngine(bundle, { ...options, kvBudgetBytes: 0 });
+    this.#cpu = new EncoderEngine(bundle, { ...options, kvBudgetBytes: 0, disk: undefined });
   }
 
   get stats(): GpuStats {
@@ -131,6 +134,7 @@ export class GpuEngine {
       restores: this.#histories.restores,
       hostUsers: this.#host.users,
       hostBytesUsed: this.#host.bytesUsed,
+      disk: this.#disk?.stats,
       index: this.#cpu.stats.index,
     };
   }
@@ -238,9 +242,7 @@ export class GpuEngine {
       // As many as would bring the free pages back above the share.
       if (behind >= SPILL_BELOW * this.#cache.banks.pages) return false;
       behind += entry.pages.length;
-      const copied = this.#host.get(entry.userId);
-      const same = copied !== undefined && copied.length === entry.length && copied.entities === entry.entities;
-      if (entry.length === 0 || same || !this.#host.takes(entry.length * rowBytes)) continue;
+      if (entry.length === 0 || this.#host.has(entry.userId, entry) || !this.#host.takes(entry.length * rowBytes)) continue;
       const { modelDigest, windowStart, length, entities, timesS, pageDigests, nextTimeS } = entry;
       const layers = await this.#pool.read(entry, 0, length);
       this.#host.put(entry.userId, { modelDigest, windowStart, length, entities, timesS, pageDigests, nextTimeS, layers });
@@ -257,6 +259,7 @@ export class GpuEngine {
   }
 
   async release(): Promise<void> {
+    await this.#disk?.close();
     await this.device.release();
     await this.#cpu.release();
   }

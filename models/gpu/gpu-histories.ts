@@ -59,7 +59,7 @@ export class GpuHistories {
     this.#prefillRows = prefillRows;
   }
 
-  /** Users that came back from host memory. */
+  /** Users that came back from host memory or disk. */
   get restores(): number {
     return this.#restores;
   }

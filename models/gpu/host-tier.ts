@@ -1,5 +1,6 @@
-/** Rows of users that the GPU has no room for, in host memory: a copy to the device instead of a prefill. */
+/** Rows of users that the GPU has no room for, in host memory and, below it, on disk: a copy to the device instead of a prefill. */
 import type { CachedRows } from '../kv-cache/cached-rows.ts';
+import type { DiskTier } from '../kv-cache/disk-tier.ts';
 
 export interface HostCopy extends CachedRows {
   /** Per layer `(length, W)`. */
@@ -8,12 +9,17 @@ export interface HostCopy extends CachedRows {
 
 export class HostTier {
   readonly #budgetBytes: number;
+  readonly #layers: number;
+  readonly #disk: DiskTier | undefined;
   /** Least recently written first. */
   readonly #copies = new Map<string, HostCopy>();
   #bytes = 0;
 
-  constructor(budgetBytes: number) {
+  /** @param disk where those go that host memory has no room for */
+  constructor(budgetBytes: number, layers: number, disk?: DiskTier) {
     this.#budgetBytes = budgetBytes;
+    this.#layers = layers;
+    this.#disk = disk;
   }
 
   get users(): number {
@@ -24,27 +30,47 @@ export class HostTier {
     return this.#bytes;
   }
 
+  /** Whether there is a copy of just these rows. */
+  has(userId: string, held: CachedRows): boolean {
+    const copy = this.#copies.get(userId);
+    if (copy !== undefined) return copy.length === held.length && copy.entities === held.entities;
+    return this.#disk?.has(userId, held) ?? false;
+  }
+
+  /** A user's copy; good until the next is asked for. */
   get(userId: string): HostCopy | undefined {
-    return this.#copies.get(userId);
+    const copy = this.#copies.get(userId) ?? this.#disk?.get(userId);
+    if (copy === undefined || 'layers' in copy) return copy;
+    const { buffer, byteOffset, byteLength } = copy.rows;
+    const floats = byteLength / 4 / this.#layers;
+    const layers = Array.from({ length: this.#layers }, (_, l) => new Float32Array(buffer, byteOffset + 4 * l * floats, floats));
+    return { ...copy, layers };
   }
 
   /** Whether a copy of so many bytes may be kept at all. */
   takes(bytes: number): boolean {
-    return bytes <= this.#budgetBytes;
+    return bytes <= this.#budgetBytes || this.#disk !== undefined;
   }
 
   /** Keeps a copy in place of the user's earlier one; the oldest copies make room. */
   put(userId: string, copy: HostCopy): void {
-    this.drop(userId);
+    this.#remove(userId);
     this.#copies.set(userId, copy);
     this.#bytes += bytesOf(copy);
-    for (const [oldest] of this.#copies) {
+    for (const [oldest, held] of this.#copies) {
       if (this.#bytes <= this.#budgetBytes) return;
-      this.drop(oldest);
+      this.#disk?.put(oldest, held, held.layers);
+      this.#remove(oldest);
     }
   }
 
+  /** Drops a user's copies, also that on disk. Returns whether there were any. */
   drop(userId: string): boolean {
+    const wasOnDisk = this.#disk?.drop(userId) ?? false;
+    return this.#remove(userId) || wasOnDisk;
+  }
+
+  #remove(userId: string): boolean {
     const copy = this.#copies.get(userId);
     if (copy === undefined) return false;
     this.#copies.delete(userId);

@@ -77,15 +77,17 @@ export class Extent {
   /** Takes over the first `rows` rows of another extent of the same model; whatever else this memory held is cleared. */
   copyFrom(other: Extent | undefined, rows: number): void {
     const { layers, heads, dqk, dv } = this.#shape;
-    for (let l = 0; l < layers; l++) {
-      this.#keyData[l]!.fill(0);
-      this.#valueData[l]!.fill(0);
-      for (let h = 0; other !== undefined && rows > 0 && h < heads; h++) {
-        const copy = (to: Numbers, from: Numbers, width: number) =>
-          to.set(from.subarray(h * other.capacity * width, (h * other.capacity + rows) * width), h * this.capacity * width);
-        copy(this.#keyData[l]!, other.#keyData[l]!, dqk);
-        copy(this.#valueData[l]!, other.#valueData[l]!, dv);
+    const [from, taken] = other === undefined ? [this, 0] : [other, rows];
+    const take = (to: Numbers, source: Numbers, width: number) => {
+      for (let h = 0; h < heads; h++) {
+        const [at, first] = [h * this.capacity * width, h * from.capacity * width];
+        if (taken > 0) to.set(source.subarray(first, first + taken * width), at);
+        to.fill(0, at + taken * width, at + this.capacity * width);
       }
+    };
+    for (let l = 0; l < layers; l++) {
+      take(this.#keyData[l]!, from.#keyData[l]!, dqk);
+      take(this.#valueData[l]!, from.#valueData[l]!, dv);
     }
   }
 

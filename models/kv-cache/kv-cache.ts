@@ -8,6 +8,7 @@ import type { EncodeSegment } from '../../schemas/encoding.ts';
 import { kvBytesPerRow } from '../hstu/bundle.ts';
 import { type CachePolicy, LruPolicy, victimsFor } from './cache-policy.ts';
 import { type CachedRows, commitRows, noRows, type Reuse, reusableRows, truncateRows } from './cached-rows.ts';
+import type { DiskCopy, DiskTier } from './disk-tier.ts';
 import { Extent, type KvShape } from './extent.ts';
 import { PagePool, type PageRun, type PoolMemory } from './page-pool.ts';
 
@@ -27,6 +28,8 @@ export interface KvCacheOptions {
   readonly memory?: PoolMemory | undefined;
   /** Who goes when room is wanted. @default the least recently used */
   readonly policy?: CachePolicy | undefined;
+  /** Where those who go are kept. @default nowhere */
+  readonly disk?: DiskTier | undefined;
 }
 
 /**
@@ -88,8 +91,13 @@ export class KvCache {
     return this.#entries.get(userId);
   }
 
-  /** How many leading rows of an entry hold for this window. */
-  reuse(entry: KvEntry | undefined, segment: EncodeSegment): Reuse {
+  /** What the disk has of a user who is not held; good until the next one is asked for. */
+  onDisk(userId: string): DiskCopy | undefined {
+    return this.#options.disk?.get(userId);
+  }
+
+  /** How many leading rows of an entry, or of a copy, hold for this window. */
+  reuse(entry: CachedRows | undefined, segment: EncodeSegment): Reuse {
     return reusableRows(entry, segment, this.#options.modelDigest);
   }
 
@@ -97,10 +105,11 @@ export class KvCache {
    * An entry with room for `rows` rows: the user's own, moved to a longer run of pages when it has outgrown its run, or a new
    * one. Evicts whom the policy names, of the users that no batch has pinned.
    *
+   * @param copy of a user who is not held: its first `length` rows are taken over
    * @returns `null` when there is no room, or the policy has none for this user: an ordinary answer, the caller computes without
    *   a cache
    */
-  allocate(userId: string, rows: number): KvEntry | null {
+  allocate(userId: string, rows: number, copy?: Pick<DiskCopy, 'rows' | 'length'>): KvEntry | null {
     const existing = this.#entries.get(userId);
     const capacity = this.capacityFor(rows);
     if (existing !== undefined && existing.extent.capacity >= rows) {
@@ -111,7 +120,8 @@ export class KvCache {
     if (run === null) return null;
     this.#policy.held(userId, capacity);
     const extent = new Extent(this.#options.shape, capacity, this.#pool.view(run));
-    extent.copyFrom(existing?.extent, existing?.length ?? 0);
+    if (copy === undefined) extent.copyFrom(existing?.extent, existing?.length ?? 0);
+    else extent.copyFrom(this.#extentOf(copy.rows), copy.length);
     if (existing !== undefined) {
       if (existing.run !== undefined) this.#pool.free(existing.run);
       existing.run = run;
@@ -143,14 +153,10 @@ export class KvCache {
     commitRows(entry, segment, length, this.#options.modelDigest);
   }
 
-  /** Drops a user's rows. Returns whether there were any. */
+  /** Drops a user's rows, also those on the disk. Returns whether there were any. */
   free(userId: string): boolean {
-    const entry = this.#entries.get(userId);
-    if (entry === undefined) return false;
-    this.#entries.delete(userId);
-    this.#policy.dropped(userId);
-    if (entry.run !== undefined) this.#pool.free(entry.run);
-    return true;
+    const wasOnDisk = this.#options.disk?.drop(userId) ?? false;
+    return this.#release(userId) || wasOnDisk;
   }
 
   /** Rows a run for `rows` rows has room for: few distinct sizes, so that users of one size share a batch. */
@@ -179,7 +185,7 @@ export class KvCache {
   #makeRoom(userId: string, rows: number, pages: number): boolean {
     const wanted = { userId, rows, missing: pages - this.#pool.freePages };
     const victims = victimsFor(this.#policy, wanted, this.#mayGo(userId), ({ run }) => run!.count);
-    for (const victim of victims ?? []) this.#evict(victim.userId);
+    for (const victim of victims ?? []) this.#evict(victim);
     return victims !== undefined;
   }
 
@@ -191,10 +197,27 @@ export class KvCache {
     }
   }
 
-  #evict(userId: string): void {
-    this.#policy.evicted(userId);
-    this.free(userId);
+  /** @param bytes of an entry that was evicted */
+  #extentOf({ buffer, byteOffset, byteLength }: Uint8Array): Extent {
+    const { shape } = this.#options;
+    const floats = new Float32Array(buffer, byteOffset, byteLength / 4);
+    return new Extent(shape, floats.length / rowFloats(shape), floats);
+  }
+
+  #evict(entry: KvEntry): void {
+    this.#policy.evicted(entry.userId);
+    this.#options.disk?.put(entry.userId, entry, [this.#pool.view(entry.run!)]);
+    this.#release(entry.userId);
     this.#evictions += 1;
+  }
+
+  #release(userId: string): boolean {
+    const entry = this.#entries.get(userId);
+    if (entry === undefined) return false;
+    this.#entries.delete(userId);
+    this.#policy.dropped(userId);
+    if (entry.run !== undefined) this.#pool.free(entry.run);
+    return true;
   }
 
   #allocateCompacted(pages: number): PageRun | null {

@@ -7,7 +7,8 @@ import type { FromWorker, ToWorker, WorkerCall, WorkerStart } from './protocol.t
 const port = parentPort;
 if (port === null) throw new Error('encoder-worker is started by spawn.ts as a worker thread');
 const { bundle, options, provider, index } = (workerData as { start: WorkerStart }).start;
-const engine = new ProviderEngine(bundle, options, provider, (report) => send({ provider: report }));
+const disk = options.disk && { ...options.disk, onFailure: (diskFailure: string) => send({ diskFailure }) };
+const engine = new ProviderEngine(bundle, { ...options, disk }, provider, (report) => send({ provider: report }));
 try {
   if (index !== undefined) engine.useIndex(index);
 } catch {

@@ -6,6 +6,7 @@ import type {
   CacheOutcome,
   CandidateRequest,
   CandidateResult,
+  DiskTierStats,
   EncodedSegment,
   EncodeRequest,
   EncodeResult,
@@ -20,6 +21,7 @@ import type { CatalogueOverlay } from '../catalogue/overlay.ts';
 import type { Bundle } from '../hstu/bundle.ts';
 import { prefillCost } from '../hstu/prefill-cost.ts';
 import { type CachePolicyName, cachePolicy } from '../kv-cache/cache-policy.ts';
+import { DiskTier, type DiskTierOptions } from '../kv-cache/disk-tier.ts';
 import type { KvPrecision } from '../kv-cache/extent.ts';
 import { KvCache, type KvCacheOptions } from '../kv-cache/kv-cache.ts';
 import { AttentionMemory } from '../wasm/attention-memory.ts';
@@ -45,6 +47,8 @@ export interface EngineOptions {
   readonly cachePolicy?: CachePolicyName;
   /** `bfloat16`: half the bytes a user, and answers that are off by rounding. For `cpu`. @default 'float32': as computed */
   readonly kvPrecision?: KvPrecision;
+  /** Where the rows of users that memory has no room for are kept. @default nowhere: they are encoded anew */
+  readonly disk?: DiskTierOptions | undefined;
   /** `cuda`: graphs run there, and K and V of every step are copied to it from host memory. @default 'cpu' */
   readonly provider?: 'cpu' | 'cuda';
 }
@@ -57,6 +61,8 @@ export interface EngineStats {
   readonly users: number;
   readonly kvBytesUsed: number;
   readonly kvBytesBudget: number;
+  /** Undefined where nothing is kept on disk. */
+  readonly disk?: DiskTierStats | undefined;
   /** Undefined while lists are exact. */
   readonly index?: ListIndexStats | undefined;
 }
@@ -64,6 +70,7 @@ export interface EngineStats {
 export class EncoderEngine {
   #bundle: Bundle;
   readonly #cache: KvCache;
+  readonly #disk: DiskTier | undefined;
   readonly #sessions: Sessions;
   readonly #histories: HistoryEncoder;
   readonly #bulk: BulkEncoder;
@@ -86,7 +93,9 @@ export class EncoderEngine {
     this.#bundle = bundle;
     // With CUDA the cached rows go to the device with every step: the kernel is for rows that stay.
     const memory = provider === 'cpu' && AttentionMemory.serves(bundle) ? new AttentionMemory(bundle, precision) : undefined;
+    this.#disk = options.disk && new DiskTier(options.disk);
     this.#cache = cacheOf({
+      disk: this.#disk,
       shape: { layers: config.layers, heads: config.heads, dqk: config.dqk, dv: config.dv, precision },
       modelDigest: digest,
       budgetBytes: kvBudgetBytes,
@@ -109,6 +118,7 @@ export class EncoderEngine {
       users: this.#cache.users,
       kvBytesUsed: this.#cache.bytesUsed,
       kvBytesBudget: this.#cache.bytesBudget,
+      disk: this.#disk?.stats,
       index: this.#scorer.indexStats,
     };
   }
@@ -232,13 +242,14 @@ export class EncoderEngine {
     for (const userId of userIds) this.#cache.touch(userId);
   }
 
-  /** Drops a user's rows. Returns whether there were any. */
+  /** Drops a user's rows, also those on disk. Returns whether there were any. */
   forget(userId: string): boolean {
     return this.#cache.free(userId);
   }
 
-  release(): Promise<void> {
-    return this.#sessions.release();
+  async release(): Promise<void> {
+    await this.#disk?.close();
+    await this.#sessions.release();
   }
 
   /** Lets go of the jobs' entries at the end; where the work fails, what it left half done is dropped. */

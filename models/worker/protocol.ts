@@ -49,8 +49,9 @@ export type WorkerCall = {
 /** Client to worker. Calls are carried out in the order they arrive; `die`, for fault tests, at once. */
 export type ToWorker = WorkerCall | 'die';
 
-/** Worker to client: the answer to call `id`, or why there is none; and unasked, that the provider is another. */
+/** Worker to client: the answer to call `id`, or why there is none; and unasked, that the provider is another or the disk failed. */
 export type FromWorker =
   | { readonly provider: ProviderReport }
+  | { readonly diskFailure: string }
   | { readonly id: number; readonly response: Calls[CallName]['response'] }
   | { readonly id: number; readonly failed: { readonly code: ErrorCode; readonly message: string } };

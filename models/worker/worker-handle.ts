@@ -9,13 +9,19 @@ interface Pending {
   readonly reject: (error: PipelineError) => void;
 }
 
+/** Told what a thread says unasked. */
+export interface WorkerListener {
+  readonly onProvider?: ((report: ProviderReport) => void) | undefined;
+  readonly onDiskFailure?: ((message: string) => void) | undefined;
+}
+
 /** A worker that dies more often than this within a minute is not restarted: something is wrong for good. */
 const MAX_RESTARTS_A_MINUTE = 5;
 
 export class WorkerHandle {
   readonly #spawn: () => Worker;
   readonly #name: string;
-  readonly #onProvider: (report: ProviderReport) => void;
+  readonly #listener: WorkerListener;
   readonly #pending = new Map<number, Pending>();
   readonly #restarts: number[] = [];
   #worker: Worker;
@@ -24,10 +30,10 @@ export class WorkerHandle {
   #closed = false;
   #dead: PipelineError | undefined;
 
-  constructor(name: string, spawn: () => Worker, onProvider: (report: ProviderReport) => void = () => undefined) {
+  constructor(name: string, spawn: () => Worker, listener: WorkerListener = {}) {
     this.#name = name;
     this.#spawn = spawn;
-    this.#onProvider = onProvider;
+    this.#listener = listener;
     this.#worker = this.#start();
   }
 
@@ -82,7 +88,11 @@ export class WorkerHandle {
 
   #settle(reply: FromWorker): void {
     if ('provider' in reply) {
-      this.#onProvider(reply.provider);
+      this.#listener.onProvider?.(reply.provider);
+      return;
+    }
+    if ('diskFailure' in reply) {
+      this.#listener.onDiskFailure?.(reply.diskFailure);
       return;
     }
     const pending = this.#pending.get(reply.id);

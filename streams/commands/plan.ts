@@ -4,16 +4,16 @@ import { count, mebibytes, percent } from '../../infra/console/format.ts';
 import { facts, heading } from '../../infra/console/table.ts';
 import { type Bundle, kvBytesPerRow, loadBundle } from '../../models/hstu/bundle.ts';
 import type { KvPrecision } from '../../models/kv-cache/extent.ts';
-import { EncoderEngine } from '../../models/worker/engine.ts';
-import type { EncodeRequest } from '../../schemas/encoding.ts';
-import { pageDigests } from '../../schemas/sequence-digest.ts';
+import { measureEncoder, measureReturn } from '../measure-encoder.ts';
 import { GPU_SHARE, type Plan, type PlanInput, plan, UTILISATION } from '../plan.ts';
-import { positiveInteger } from './options.ts';
+import { positiveInteger, wholeNumber } from './options.ts';
 
 interface Options {
   readonly users: number;
   readonly events: number;
   readonly kv: number;
+  readonly disk: number;
+  readonly diskPath: string;
   readonly skew: number;
   readonly gpuMemory: number;
   readonly kvPrecision: KvPrecision;
@@ -21,9 +21,6 @@ interface Options {
 }
 
 const MIB = 2 ** 20;
-/** Users of the trial: a micro-batch that the step graph takes whole. */
-const TRIAL_USERS = 32;
-const TRIAL_STEPS = 30;
 
 export function addPlan(program: Command): void {
   program
@@ -33,6 +30,8 @@ export function addPlan(program: Command): void {
     .requiredOption('--users <n>', 'users with a history', positiveInteger)
     .requiredOption('--events <n>', 'events a second, all users together', positiveInteger)
     .option('--kv <MiB>', 'KV cache of all instances together, MiB', positiveInteger, 1_024)
+    .option('--disk <MiB>', 'KV cache on disk of all instances together, MiB (encoder.disk.budgetBytes)', wholeNumber, 0)
+    .option('--disk-path <folder>', 'where it is measured', '.hstu/kv')
     .option('--skew <s>', 'how unequal users are: activity of the k-th is k^-s; 0 for all alike', nonNegative, 0.8)
     .option('--gpu-memory <GiB>', 'memory of one GPU', positiveInteger, 80)
     .addOption(new Option('--kv-precision <p>', 'as encoder.kvPrecision').choices(['float32', 'bfloat16']).default('float32'))
@@ -45,63 +44,24 @@ export function addPlan(program: Command): void {
     });
 }
 
-async function inputOf(bundle: Bundle, { users, events, kv, skew, gpuMemory, kvPrecision }: Options): Promise<PlanInput> {
+async function inputOf(bundle: Bundle, options: Options): Promise<PlanInput> {
+  const { users, events, kv, disk, diskPath, skew, gpuMemory, kvPrecision } = options;
   const { config } = bundle;
   const windowLength = config.window.maxLength;
   return {
     users,
     eventsPerSecond: events,
     kvBudgetBytes: kv * MIB,
+    diskBudgetBytes: disk * MIB,
     kvBytesPerUser: windowLength * kvBytesPerRow({ ...config, precision: kvPrecision }),
     skew,
     windowLength,
     blockLength: config.window.blockLength,
     gpuBytes: gpuMemory * 2 ** 30,
     dimension: config.dimension,
-    ...(await measure(bundle, kvPrecision)),
+    ...(await measureEncoder(bundle, kvPrecision)),
+    returnUs: disk > 0 ? await measureReturn(bundle, kvPrecision, diskPath) : Number.NaN,
   };
-}
-
-/** Median times of a user with a full window, µs. */
-async function measure(
-  bundle: Bundle,
-  kvPrecision: KvPrecision,
-): Promise<{ readonly stepUs: number; readonly prefillUs: number }> {
-  const n = bundle.config.window.maxLength;
-  const kvBudgetBytes = 2 * TRIAL_USERS * n * kvBytesPerRow(bundle.config) + MIB;
-  const engine = new EncoderEngine(bundle, { kvBudgetBytes, kvPrecision });
-  const requests = Array.from({ length: TRIAL_USERS }, (_, user) =>
-    trialRequest(`user-${user}`, n, bundle.entities.length, user),
-  );
-  const timed = async (batch: readonly EncodeRequest[]) => {
-    const began = performance.now();
-    await engine.encode(batch);
-    return (1_000 * (performance.now() - began)) / batch.length;
-  };
-  await engine.encode(requests.slice(0, 1));
-  const prefills: number[] = [];
-  for (let i = 1; i < TRIAL_USERS; i += 1) prefills.push(await timed(requests.slice(i, i + 1)));
-  await engine.encode(requests);
-  const steps: number[] = [];
-  for (let i = 0; i < TRIAL_STEPS; i++) steps.push(await timed(requests));
-  await engine.release();
-  return { stepUs: median(steps), prefillUs: median(prefills) };
-}
-
-/** Asks for the last two rows: what a new event costs. */
-function trialRequest(userId: string, n: number, vocabulary: number, seed: number): EncodeRequest {
-  const entities = Int32Array.from({ length: n }, (_, i) => 1 + ((i * 7919 + seed * 104_729) % vocabulary));
-  const timesS = Float64Array.from({ length: n }, (_, i) => 1_600_000_000 + i * 3_600);
-  const from = Math.max(0, n - 2);
-  const segment = {
-    windowStart: 0,
-    entities,
-    timesS,
-    pageDigests: pageDigests(entities, timesS),
-    from,
-    queryTimeS: timesS[n - 1]!,
-  };
-  return { userId, segments: [segment] };
 }
 
 function describe(bundle: Bundle, input: PlanInput, planned: Plan): string {
@@ -119,10 +79,11 @@ function describe(bundle: Bundle, input: PlanInput, planned: Plan): string {
         `${mebibytes(input.kvBudgetBytes)} holds ${count(planned.cachedUsers)} users; all would take ${mebibytes(input.users * input.kvBytesPerUser)}`,
       ],
       ['hit ratio', `${percent(planned.hitRatio)} (LRU, Che's approximation, activity k^-${input.skew})`],
+      ...onDisk(input, planned, micros),
       ['a step, here', `${micros(input.stepUs)}; from nothing ${micros(input.prefillUs)}`],
       [
         'an event',
-        `${micros(planned.encodeUsPerEvent)} = hits × (step + slides, ${micros(planned.slideUsPerEvent)}) + misses × prefill, full windows`,
+        `${micros(planned.encodeUsPerEvent)} = hits × (step + slides, ${micros(planned.slideUsPerEvent)})${input.diskBudgetBytes > 0 ? ' + read back × (that time + slides)' : ''} + misses × prefill, full windows`,
       ],
       ['encoder threads', `${planned.cores.toFixed(1)} = events/s × time / ${UTILISATION} busy`],
       [
@@ -135,8 +96,16 @@ function describe(bundle: Bundle, input: PlanInput, planned: Plan): string {
   ].join('\n');
 }
 
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[values.length >> 1]!;
+function onDisk(
+  { diskBudgetBytes, returnUs }: PlanInput,
+  { diskUsers, restoreRatio }: Plan,
+  micros: (us: number) => string,
+): [string, string][] {
+  if (diskBudgetBytes === 0) return [];
+  return [
+    ['on disk', `${mebibytes(diskBudgetBytes)} holds ${count(diskUsers)} users more`],
+    ['read back', `${percent(restoreRatio)} of events, here ${micros(returnUs)} each, from the page cache`],
+  ];
 }
 
 function nonNegative(text: string): number {

@@ -107,6 +107,7 @@ export class LiveTelemetry {
       this.#log.info('the group rebalances: committing what is in flight');
     },
     onRestore: (partition, done, total) => this.#onRestore(partition, done, total),
+    onFact: (message, facts) => this.#log.info(facts, message),
     onNotice: (message, facts) => this.#log.warn(facts, message),
     onLost: (at, from, to) => {
       this.#metrics.recordsLost(to - from);

@@ -153,13 +153,21 @@ export async function openLive({
     now: Date.now,
     ...(pipelineObserver !== undefined && { observer: pipelineObserver }),
   };
-  const serve = (next: Bundle, path: string) =>
-    serveModel(next, path, {
+  const serve = (next: Bundle, path: string) => {
+    let started = false;
+    return serveModel(next, path, {
       config,
       wiring,
-      onProvider: (facts) => observer.onNotice?.('what the encoder runs on', { ...facts, bundle: path }),
-      onIndex: (facts) => observer.onNotice?.('how the catalogue is listed', { ...facts, bundle: path }),
+      onProvider: (facts) => {
+        // Later it is a fall back from what was asked for.
+        observer[started ? 'onNotice' : 'onFact']?.('what the encoder runs on', { ...facts, bundle: path });
+        started = true;
+      },
+      onDiskFailure: (reason) => observer.onNotice?.('cached rows are no longer kept on disk', { reason, bundle: path }),
+      onIndex: (facts) =>
+        observer['failed' in facts ? 'onNotice' : 'onFact']?.('how the catalogue is listed', { ...facts, bundle: path }),
     });
+  };
   let told: HstuEncoder | undefined;
   const slot = new ModelSlot<ServedModel>(serve(bundle, config.bundle), (model) => {
     catalogue?.serve(model);

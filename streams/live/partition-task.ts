@@ -36,7 +36,9 @@ export interface TaskParts {
 
 export interface TaskObserver {
   readonly onRestore?: (partition: number, done: number, total: number) => void;
-  /** Something that an operator should read, and that did not stop the stream. */
+  /** What an operator may want to know. */
+  readonly onFact?: (message: string, facts: Readonly<Record<string, unknown>>) => void;
+  /** Something that an operator should look at, and that did not stop the stream. */
   readonly onNotice?: (message: string, facts: Readonly<Record<string, unknown>>) => void;
   readonly onCommit?: (partition: number, seconds: number) => void;
   /** A commit that failed: its transaction is aborted, now or by the next owner. */

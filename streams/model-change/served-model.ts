@@ -28,15 +28,17 @@ export interface ServeOptions {
   readonly wiring: Pick<PipelineParts, 'decoder' | 'requests' | 'ranks' | 'publisher' | 'now' | 'observer'>;
   /** What an encoder runs on, and why. */
   readonly onProvider: (facts: { readonly provider: string; readonly reason: string }) => void;
+  /** Told when nothing more is kept on disk, and why. */
+  readonly onDiskFailure?: NonNullable<EncoderOptions['onDiskFailure']>;
   /** Told when lists are made by an index, or why they are not. */
   readonly onIndex: NonNullable<EncoderOptions['onIndex']>;
 }
 
 /** @throws PipelineError `CONFIG_INVALID` where the settings ask for what the bundle does not have */
-export function serveModel(bundle: Bundle, path: string, { config, wiring, onProvider, onIndex }: ServeOptions): ServedModel {
+export function serveModel(bundle: Bundle, path: string, { config, wiring, ...told }: ServeOptions): ServedModel {
   const index = { choice: config.scores.index, folder: join(config.state.path, 'index') };
   const onRun: EncoderOptions['onRun'] = (run) => wiring.observer?.run?.(run);
-  const encoder = new HstuEncoder(bundle, { ...encoderOptions(config), onProvider, onRun, index, onIndex });
+  const encoder = new HstuEncoder(bundle, { ...encoderOptions(config), ...told, onRun, index });
   const parts = { ...wiring, settings: config, model: pipelineModel(bundle), encoder };
   try {
     // Wired for a trial: settings that do not fit the bundle are met here, and not when it is to flow.

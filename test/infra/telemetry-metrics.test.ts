@@ -124,6 +124,7 @@ const STATS: EncoderStats = {
 };
 const IDLE = { waiting: 0, busy: 0, late: 0 };
 const LOAD: EncoderLoad = { request: { waiting: 7, busy: 3, late: 2 }, update: IDLE, backfill: IDLE };
+const DISK = { users: 6, bytesUsed: 500, bytesBudget: 900, spills: 11, restores: 8, skipped: 2, corrupt: 1 };
 const INDEX = { rows: 200_000, lists: 1_000, fellBack: 7, wanted: 40, found: 38 };
 
 describe('metrics', () => {
@@ -293,9 +294,13 @@ describe('metrics', () => {
     expect(series.get('hstu_kv_cache_evictions_total')).toBe(4);
     expect(series.get('hstu_encoder_worker_restarts_total')).toBe(1);
     expect([...series.keys()].filter((key) => key.startsWith('hstu_index_recall{'))).toEqual([]);
-    answer = async () => ({ ...STATS, index: INDEX });
+    answer = async () => ({ ...STATS, disk: DISK, index: INDEX });
     await metrics.text();
     const indexed = await read(metrics);
+    expect(indexed.get('hstu_kv_disk_used_bytes')).toBe(500);
+    expect(indexed.get('hstu_kv_disk_users')).toBe(6);
+    for (const [event, users] of Object.entries({ spilled: 11, restored: 8, skipped: 2, corrupt: 1 }))
+      expect(indexed.get(`hstu_kv_disk_records_total{event="${event}"}`)).toBe(users);
     expect(indexed.get('hstu_index_recall{index="hnsw"}')).toBe(0.95);
     expect(indexed.get('hstu_index_lists_total{by="index"}')).toBe(1_000);
     expect(indexed.get('hstu_index_lists_total{by="scan"}')).toBe(7);
@@ -371,7 +376,7 @@ describe('metrics', () => {
     metrics.catalogueLag(0, 0);
     metrics.step('encode', 1);
     metrics.encoderRun({ workClass: 'update', users: 2, waitedMs: [1] });
-    metrics.watchEncoder({ stats: async () => ({ ...STATS, index: INDEX }), load: LOAD });
+    metrics.watchEncoder({ stats: async () => ({ ...STATS, disk: DISK, index: INDEX }), load: LOAD });
     const text = await metrics.text();
     const labelsOf = (name: string) => {
       const sample = new RegExp(`^${name}(?:_bucket)?\\{(.*)\\} `, 'm').exec(text);

@@ -3,6 +3,7 @@
  * window. Each property plays a script of calls on one engine and compares every row with an engine that has no cache and with
  * the float64 reference.
  */
+import { tmpdir } from 'node:os';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type Bundle, kvBytesPerRow } from '../../models/hstu/bundle.ts';
@@ -53,6 +54,14 @@ const TIGHT = [
 const TIGHT_COST_AWARE = TIGHT.slice(0, 4).map(
   (mode): Mode =>
     (bundle) => ({ ...mode(bundle), cachePolicy: 'cost-aware' }),
+);
+
+/** The same with a disk below, that has room for all, for a few, or for about one long window. */
+const TIGHT_OVER_A_DISK = [4_000, 300, 80].flatMap((rows) =>
+  TIGHT.slice(0, 5).map(
+    (mode): Mode =>
+      (bundle) => ({ ...mode(bundle), disk: { folder: tmpdir(), budgetBytes: rows * (kvBytesPerRow(bundle.config) + 16) } }),
+  ),
 );
 
 const USERS = 5;
@@ -106,6 +115,14 @@ export function exactnessLaws(subject: Subject): void {
       modes: TIGHT_COST_AWARE,
       runs: 20,
     });
+    law(subject, 'whoever was evicted and is read back from a disk', {
+      kinds: EVERYTHING,
+      users: USERS,
+      history: MAX_LENGTH,
+      maxSteps: 24,
+      modes: TIGHT_OVER_A_DISK,
+      mustOccur: 'restored',
+    });
   });
 
   describe('everything at once, for each switch of the architecture', () => {
@@ -131,12 +148,14 @@ interface Law {
   readonly modes?: readonly Mode[];
   readonly bundles?: readonly string[];
   readonly runs?: number;
+  /** What the scripts must have brought about, where all of them are played. */
+  readonly mustOccur?: string;
 }
 
 function law(
   subject: Subject,
   promise: string,
-  { kinds, users = 1, history = 0, maxSteps = 14, modes = [roomy], bundles: names = bundles, runs = 40 }: Law,
+  { kinds, users = 1, history = 0, maxSteps = 14, modes = [roomy], bundles: names = bundles, runs = 40, mustOccur }: Law,
 ): void {
   it(promise, async ({ annotate }) => {
     const engines = new Engines(subject.engineOf);
@@ -163,7 +182,10 @@ function law(
       },
     );
     await fc.assert(property, { numRuns: Math.ceil(runs * (subject.share ?? 1)) });
-    await annotate(`against a full encode ${full}, against float64 ${reference}; ${engines.summary()}`);
+    const occurred = engines.totals();
+    if (mustOccur !== undefined && subject.share === undefined) expect(occurred[mustOccur]).toBeGreaterThan(0);
+    const summary = Object.entries(occurred).map(([what, count]) => `${what} ${count}`);
+    await annotate(`against a full encode ${full}, against float64 ${reference}; ${summary.join(', ')}`);
     await engines.release();
   });
 }
@@ -228,15 +250,14 @@ class Engines {
   }
 
   /** What the scripts brought about. */
-  summary(): string {
+  totals(): Record<string, number> {
     const totals: Record<string, number> = {};
     for (const engines of this.#engines.values())
-      for (const { stats } of engines.values())
-        for (const [key, count] of Object.entries({ ...stats.outcomes, evictions: stats.evictions }))
-          totals[key] = (totals[key] ?? 0) + count;
-    return Object.entries(totals)
-      .map(([key, count]) => `${key} ${count}`)
-      .join(', ');
+      for (const { stats } of engines.values()) {
+        const counts = { ...stats.outcomes, evictions: stats.evictions, restored: stats.disk?.restores ?? 0 };
+        for (const [what, count] of Object.entries(counts)) totals[what] = (totals[what] ?? 0) + count;
+      }
+    return totals;
   }
 
   async release(): Promise<void> {

@@ -2,7 +2,10 @@
  * Caches that are wrong on purpose must break the law, far above its tolerance: attention moves outputs little, and a test that
  * could not see these would prove nothing. Beside each, the real cache passes the same windows.
  */
+import { tmpdir } from 'node:os';
 import { describe, expect, it } from 'vitest';
+import { kvBytesPerRow } from '../../models/hstu/bundle.ts';
+import type { DiskCopy } from '../../models/kv-cache/disk-tier.ts';
 import { KvCache, type KvCacheOptions, type KvEntry, type Reuse } from '../../models/kv-cache/kv-cache.ts';
 import { EncoderEngine } from '../../models/worker/engine.ts';
 import type { EncodeSegment } from '../../schemas/encoding.ts';
@@ -53,6 +56,16 @@ class UnclearedCache extends KvCache {
     entry.extent.clear = () => undefined;
     super.truncate(entry, length);
     entry.extent.clear = clear;
+  }
+}
+
+/** Reads the right user's tokens from the disk, and another's rows. */
+class MixedUpDiskCache extends KvCache {
+  override onDisk(userId: string): DiskCopy | undefined {
+    const own = super.onDisk(userId);
+    if (own === undefined) return undefined;
+    const tokens = { entities: own.entities.slice(), timesS: own.timesS.slice(), pageDigests: own.pageDigests.slice() };
+    return { ...own, ...tokens, rows: super.onDisk('another')!.rows };
   }
 }
 
@@ -152,6 +165,31 @@ describe('a cache whose rows are never written', () => {
 describe('a cache that forgets rows and leaves their values', () => {
   it('is far off where the runtime reads them, with all that their run has room for', ({ annotate }) =>
     expectNoticed(annotate, (options) => new UnclearedCache(options), [append(30), segmentOf(prefix(window, 25), { from: 12 })]));
+});
+
+describe('a disk that gives back the rows of another user', () => {
+  /** How far off a user is that had to go for others and came back. */
+  const afterReturn = async (cacheOf: CacheOf): Promise<number> => {
+    const options = { kvBudgetBytes: 64 * kvBytesPerRow(plain.config), disk: { folder: tmpdir(), budgetBytes: 2 ** 20 } };
+    const engine = new EncoderEngine(plain, options, cacheOf);
+    const full = new EncoderEngine(plain, { kvBudgetBytes: 0 });
+    for (const [seed, userId] of ['u', 'another', 'a third', 'a fourth'].entries())
+      await engine.encode([
+        { userId, segments: [userId === 'u' ? append(30) : segmentOf(someWindow(30, VOCABULARY, 50 + seed))] },
+      ]);
+    const asked = [{ userId: 'u', segments: [append(31)] }];
+    const [[back], [fresh]] = [await engine.encode(asked), await full.encode(asked)];
+    expect(back!.segments[0]).toMatchObject({ outcome: 'hit', rowsComputed: 2 });
+    await Promise.all([engine.release(), full.release()]);
+    return worstOf(back!.segments[0]!.rows, fresh!.segments[0]!.rows, plain.config.dimension).delta;
+  };
+
+  it('is far off', async ({ annotate }) => {
+    const size = await afterReturn((options) => new MixedUpDiskCache(options));
+    await annotate(`max |Δ| ${size.toPrecision(2)}`);
+    expect(await afterReturn(real)).toBeLessThan(TOLERANCE);
+    expect(size).toBeGreaterThan(VISIBLE);
+  });
 });
 
 describe('a cache that fails in the middle of a call', () => {

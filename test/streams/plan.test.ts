@@ -51,24 +51,40 @@ describe('plan', () => {
     expect(lruHitRatio(100, 0, 1)).toBe(0);
   });
 
+  const input = {
+    users: 1_000,
+    eventsPerSecond: 10_000,
+    kvBudgetBytes: 1e9,
+    diskBudgetBytes: 0,
+    kvBytesPerUser: 1e5,
+    stepUs: 70,
+    prefillUs: 5_000,
+    returnUs: Number.NaN,
+    skew: 0.8,
+    windowLength: 200,
+    blockLength: 50,
+    dimension: 64,
+    gpuBytes: 1e7,
+  };
+
   it('adds up', () => {
-    const planned = plan({
-      users: 1_000,
-      eventsPerSecond: 10_000,
-      kvBudgetBytes: 1e9,
-      kvBytesPerUser: 1e5,
-      stepUs: 70,
-      prefillUs: 5_000,
-      skew: 0.8,
-      windowLength: 200,
-      blockLength: 50,
-      dimension: 64,
-      gpuBytes: 1e7,
-    });
+    const planned = plan(input);
     // Of 200 events 150 are encoded anew every 50: 5,000 µs × 0.75 / 50.
     expect(planned).toMatchObject({ cachedUsers: 1_000, hitRatio: 1, slideUsPerEvent: 75, encodeUsPerEvent: 145 });
     expect(planned.cores).toBeCloseTo(1.45 / UTILISATION);
     expect(planned.gpus).toBe(Math.ceil(1e8 / (1e7 * GPU_SHARE)));
+  });
+
+  it('adds up with a disk: what memory and disk hold together, without what memory holds', () => {
+    const all = plan({ ...input, kvBudgetBytes: 2e7, diskBudgetBytes: 1e9, returnUs: 300 });
+    expect(all).toMatchObject({ cachedUsers: 200, diskUsers: 800 });
+    expect(all.hitRatio + all.restoreRatio).toBeCloseTo(1);
+    expect(all.encodeUsPerEvent).toBeCloseTo(all.hitRatio * (70 + 75) + (1 - all.hitRatio) * (300 + 75));
+    const some = plan({ ...input, kvBudgetBytes: 2e7, diskBudgetBytes: 2e7, returnUs: 300 });
+    expect(some).toMatchObject({ cachedUsers: 200, diskUsers: 200, hitRatio: all.hitRatio });
+    expect(some.hitRatio + some.restoreRatio).toBeCloseTo(lruHitRatio(1_000, 400, 0.8));
+    expect(some.encodeUsPerEvent).toBeGreaterThan(all.encodeUsPerEvent);
+    expect(some.encodeUsPerEvent).toBeLessThan(plan({ ...input, kvBudgetBytes: 2e7 }).encodeUsPerEvent);
   });
 
   it('takes a hundred million users as fast as a thousand', () => {

@@ -65,16 +65,18 @@ export class HistoryEncoder {
     const job = { segment, userId, rows, forCandidates, newest: undefined };
     if (!this.#cacheable) return { ...job, entry: undefined, cached: 0, done: 0, outcome: 'uncached' };
     const held = this.#cache.touch(userId);
-    const reuse = this.#cache.reuse(held, segment);
+    const copy = held === undefined ? this.#cache.onDisk(userId) : undefined;
+    const reuse = this.#cache.reuse(held ?? copy, segment);
     const cached = Math.min(reuse.rows, segment.from, n - 1);
     if (held !== undefined) this.#cache.truncate(held, cached);
-    const entry = this.#cache.allocate(userId, Math.max(1, n - 1));
+    const entry = this.#cache.allocate(userId, Math.max(1, n - 1), copy && { ...copy, length: cached });
     if (entry === null) {
-      this.#cache.free(userId);
+      if (held !== undefined) this.#cache.free(userId);
       const scratch = forCandidates || n > this.#prefillRows ? this.#cache.scratch(userId, Math.max(1, n - 1)) : undefined;
       return { ...job, entry: scratch, cached: 0, done: 0, outcome: 'uncached' };
     }
     entry.pinned = true;
+    if (copy !== undefined) this.#cache.commit(entry, segment, cached);
     return { ...job, entry, cached, done: cached, outcome: OUTCOME_OF[reuse.because] };
   }
 

@@ -1,4 +1,5 @@
 /** What the cache on the GPU costs in bytes, what becomes of users that it has no room for, and what of requests when it fails. */
+import { tmpdir } from 'node:os';
 import { afterAll, describe, expect, it } from 'vitest';
 import type { ProviderReport } from '../../../models/gpu/choose-provider.ts';
 import { GpuCache, type GpuEntry } from '../../../models/gpu/gpu-cache.ts';
@@ -105,6 +106,21 @@ describeOnGpu('on the GPU', () => {
         true,
       ]);
       expect(engine.stats).toMatchObject({ users: 0, kvBytesUsed: 0, hostUsers: 0, hostBytesUsed: 0 });
+    });
+
+    it('whom the host has no room for goes to the disk, once, and comes back from there by one upload', async () => {
+      const engine = start(64, { hostBudgetBytes: 30 * ROW_BYTES, disk: { folder: tmpdir(), budgetBytes: 2 ** 20 } });
+      for (const userId of ['a', 'b', 'c', 'd']) {
+        await ask(engine, userId, 30);
+        while (await engine.spillOne());
+      }
+      const { spills } = engine.stats;
+      expect(await engine.spillOne()).toBe(false);
+      expect(engine.stats).toMatchObject({ spills, hostUsers: 1, disk: { users: spills - 1, restores: 0 } });
+      expect(await ask(engine, 'a', 31)).toBe('hit 2');
+      expect(engine.stats).toMatchObject({ restores: 1, kvBytesUploaded: 29 * ROW_BYTES, disk: { restores: 1 } });
+      expect([engine.forget('a'), engine.forget('a')]).toEqual([true, false]);
+      expect(await ask(engine, 'a', 31)).toBe('cold 31');
     });
 
     it('several pools where one buffer ends: each user in one of them, all of them exact', async () => {

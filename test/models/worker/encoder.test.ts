@@ -1,7 +1,11 @@
 /** The encoder's promises across threads: the same rows for any number of workers, and a clear answer whatever happens to one. */
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
 import { type EncoderOptions, HstuEncoder } from '../../../models/encoder.ts';
+import { kvBytesPerRow } from '../../../models/hstu/bundle.ts';
 import { EncoderEngine } from '../../../models/worker/engine.ts';
 import type { EncodeRequest, EncodeResult, EncodeSegment } from '../../../schemas/encoding.ts';
 import { PipelineError } from '../../../schemas/errors.ts';
@@ -240,6 +244,40 @@ describe('a worker that dies', () => {
     });
     expect(await failure(encoder.stats())).toBe(error);
     await encoder.close();
+  });
+});
+
+describe('a disk below the memory', () => {
+  /** Room for two users. */
+  const kvBudgetBytes = 20 * kvBytesPerRow(bundle.config);
+  const users = Array.from({ length: 6 }, (_, i) => `user ${i}`);
+
+  it('gives back who was evicted, of all threads, until the user is forgotten', async () => {
+    const folder = join(tmpdir(), 'hstu-encoder-test');
+    const encoder = start({ workers: 2, kvBudgetBytes: 2 * kvBudgetBytes, disk: { folder, budgetBytes: 2 ** 20 } });
+    for (const userId of users) await encoder.encode([request(userId)]);
+    for (const userId of users) {
+      const [answer] = await encoder.encode([{ userId, segments: [segmentOf(prefix(window, 11), { from: 9 })] }]);
+      expect(answer!.segments[0]).toMatchObject({ outcome: 'hit', rowsComputed: 2 });
+      new Deviation().check(answer!.segments[0]!.rows, truth(11).slice(-2 * D), D, TOLERANCE, userId);
+    }
+    const { disk, evictions } = await encoder.stats();
+    expect(disk).toMatchObject({ bytesBudget: 2 ** 20, skipped: 0, corrupt: 0, spills: evictions });
+    expect(disk!.restores).toBeGreaterThan(0);
+    expect(await Promise.all(users.map((userId) => encoder.forget(userId)))).toEqual(users.map(() => true));
+    expect(await encoder.stats()).toMatchObject({ users: 0, disk: { users: 0, bytesUsed: 0 } });
+    expect(outcomes(await encoder.encode([request(users[0]!)]))).toEqual([['cold']]);
+  });
+
+  it('that fails is told of, and costs an encode', async () => {
+    const failures: string[] = [];
+    const onDiskFailure = (message: string) => void failures.push(message);
+    // A file, where a folder is wanted.
+    const disk = { folder: fileURLToPath(import.meta.url), budgetBytes: 2 ** 20 };
+    const encoder = start({ kvBudgetBytes, disk, onDiskFailure });
+    for (const userId of [...users, ...users]) expectTruth((await encoder.encode([request(userId)]))[0]!, 10);
+    expect(await encoder.stats()).toMatchObject({ disk: { users: 0, restores: 0 } });
+    expect(failures).toEqual([expect.stringMatching(/^the KV cache on disk, .* are encoded anew$/)]);
   });
 });
 
