@@ -251,7 +251,10 @@ export const configSchema = z.strictObject({
       /** Cached rows of users that memory has no room for: read back, they cost a twentieth of encoding the user anew and less. */
       disk: z
         .strictObject({
-          /** All workers together, bytes; 0: nothing is kept on disk. Of a model that is changed, each of the two. */
+          /**
+           * All workers together, bytes; 0: nothing is kept on disk. While a model is changed, each of the two has as much. What waits for
+           * the disk takes up to 64 MiB of memory a worker.
+           */
           budgetBytes: z.int().nonnegative().default(0),
           /** Folder for it, on a local SSD. The files have no name there, and are gone with the process. */
           path: path.default('.hstu/kv'),

@@ -3,7 +3,7 @@
  * ring: the newest record takes the place of the oldest. It has no name, so that nothing of anybody is left after the process.
  */
 import { randomUUID } from 'node:crypto';
-import { closeSync, ftruncateSync, mkdirSync, openSync, readSync, unlinkSync, write } from 'node:fs';
+import { closeSync, ftruncateSync, mkdirSync, openSync, readSync, unlinkSync, writev } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { crc32 } from 'node:zlib';
@@ -36,8 +36,18 @@ interface Placed extends Pick<CachedRows, 'modelDigest' | 'windowStart' | 'lengt
   data: Uint8Array | undefined;
 }
 
-const writeAt = promisify(write);
-const MAX_SPARE = 4;
+const writeAt = promisify(writev);
+/** Records written at once: the system takes 1,024. */
+const MAX_WRITE = 512;
+const MAX_SPARE_BYTES = 2 ** 24;
+
+/** Bytes for a place of the file. */
+interface Queued {
+  readonly offset: number;
+  readonly data: Uint8Array;
+  /** The record that they are; none where they overwrite one. */
+  readonly of?: Placed;
+}
 
 export class DiskTier {
   readonly #options: DiskTierOptions;
@@ -48,14 +58,16 @@ export class DiskTier {
   /** Where the next record goes. */
   #head = 0;
   #bytes = 0;
-  readonly #queue: { readonly offset: number; readonly data: Uint8Array; readonly of?: Placed }[] = [];
+  readonly #queue: Queued[] = [];
   #queuedBytes = 0;
   #writing: Promise<void> | undefined;
   /** Memory of records that were written: for a new array of a megabyte the system takes longer than for copying it. */
   readonly #spare: ArrayBufferLike[] = [];
+  #spareBytes = 0;
   #over = false;
   /** What was read last. */
   #read = new Uint8Array(0);
+  #zeros = new Uint8Array(0);
   readonly #counts = { spills: 0, restores: 0, skipped: 0, corrupt: 0 };
 
   constructor(options: DiskTierOptions) {
@@ -110,8 +122,11 @@ export class DiskTier {
   /** Drops a user's copy, and has its bytes overwritten. Returns whether there was one. */
   drop(userId: string): boolean {
     const placed = this.#forget(userId);
-    if (placed !== undefined && !this.#over) this.#enqueue({ offset: placed.offset, data: new Uint8Array(placed.bytes) });
-    return placed !== undefined;
+    if (placed === undefined) return false;
+    // One array for all: whole topics of users may be dropped at once.
+    if (this.#zeros.byteLength < placed.bytes) this.#zeros = new Uint8Array(placed.bytes);
+    this.#enqueue({ offset: placed.offset, data: this.#zeros.subarray(0, placed.bytes) });
+    return true;
   }
 
   /** All that was put is on the disk. */
@@ -127,11 +142,11 @@ export class DiskTier {
   }
 
   #buffer(bytes: number): Uint8Array {
-    const at = this.#spare.findIndex(({ byteLength }) => byteLength >= bytes);
-    if (at >= 0) return new Uint8Array(this.#spare.splice(at, 1)[0]!, 0, bytes);
-    // One of the smaller ones makes room for one that serves more records.
-    this.#spare.shift();
-    return new Uint8Array(2 ** Math.ceil(Math.log2(bytes))).subarray(0, bytes);
+    const fitting = this.#spare.findIndex(({ byteLength }) => byteLength >= bytes);
+    // Where all are smaller, one makes room for one that serves more records.
+    const [spare] = this.#spare.splice(Math.max(0, fitting), 1);
+    this.#spareBytes -= spare?.byteLength ?? 0;
+    return new Uint8Array(fitting >= 0 ? spare! : new ArrayBuffer(2 ** Math.ceil(Math.log2(bytes))), 0, bytes);
   }
 
   #forget(userId: string): Placed | undefined {
@@ -155,30 +170,58 @@ export class DiskTier {
     return from;
   }
 
-  #enqueue(one: { readonly offset: number; readonly data: Uint8Array; readonly of?: Placed }): void {
+  #enqueue(one: Queued): void {
     this.#queue.push(one);
     this.#queuedBytes += one.data.byteLength;
-    this.#writing ??= this.#write().finally(() => {
-      this.#writing = undefined;
-    });
+    this.#writing ??= this.#write();
   }
 
-  /** One after the other, in the order of the queue: where two are of one place, the later one stays. */
+  /**
+   * In the order of the queue: where two are of one place, the later one stays. All that lie together go at once, since a thread
+   * that is busy looks here only once between two calls, each of which may have evicted many.
+   */
   async #write(): Promise<void> {
-    for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
-      const { offset, data, of } = next;
+    // What this turn evicts is written together.
+    await Promise.resolve();
+    while (this.#queue.length > 0) {
+      let count = 1;
+      let end = endOf(this.#queue[0]!);
+      while (count < MAX_WRITE && this.#queue[count]?.offset === end) end = endOf(this.#queue[count++]!);
+      const together = this.#queue.splice(0, count);
       try {
-        const file = this.#open();
-        for (let done = 0; done < data.byteLength; )
-          done += (await writeAt(file, data, done, data.byteLength - done, offset + done)).bytesWritten;
+        await this.#writeAll(
+          together.map(({ data }) => data),
+          together[0]!.offset,
+        );
       } catch (thrown) {
+        // Empties the queue.
         this.#fail(thrown);
-        return;
+        break;
       }
-      this.#queuedBytes -= data.byteLength;
-      if (of === undefined) continue;
-      of.data = undefined;
-      if (this.#spare.length < MAX_SPARE) this.#spare.push(data.buffer);
+      for (const { data, of } of together) {
+        this.#queuedBytes -= data.byteLength;
+        if (of === undefined) continue;
+        of.data = undefined;
+        if (this.#spareBytes + data.buffer.byteLength > MAX_SPARE_BYTES) continue;
+        this.#spare.push(data.buffer);
+        this.#spareBytes += data.buffer.byteLength;
+      }
+    }
+    this.#writing = undefined;
+  }
+
+  async #writeAll(parts: readonly Uint8Array[], offset: number): Promise<void> {
+    const file = this.#open();
+    for (let left = parts, at = offset; left.length > 0; ) {
+      let { bytesWritten } = await writeAt(file, left, at);
+      at += bytesWritten;
+      // The system may take less than it was given.
+      const rest: Uint8Array[] = [];
+      for (const part of left) {
+        if (bytesWritten < part.byteLength) rest.push(part.subarray(bytesWritten));
+        bytesWritten = Math.max(0, bytesWritten - part.byteLength);
+      }
+      left = rest;
     }
   }
 
@@ -229,5 +272,8 @@ export class DiskTier {
     this.#queue.length = 0;
     this.#queuedBytes = 0;
     this.#spare.length = 0;
+    this.#spareBytes = 0;
   }
 }
+
+const endOf = ({ offset, data }: Queued): number => offset + data.byteLength;
