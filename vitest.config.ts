@@ -13,7 +13,7 @@ const common = {
 
 export default defineConfig({
   test: {
-    globalSetup: ['test/support/kafka-setup.ts', 'test/support/swiftshader.ts'],
+    globalSetup: ['test/support/compiled-cli.ts', 'test/support/kafka-setup.ts', 'test/support/swiftshader.ts'],
     projects: [
       {
         test: {

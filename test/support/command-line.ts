@@ -1,6 +1,7 @@
 /** Runs the command line as a user does: a process of its own. */
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { compiledCli } from './compiled-cli.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -18,7 +19,7 @@ export interface CommandOptions {
 }
 
 export function runCommand(args: readonly string[], { interruptAt, path }: CommandOptions = {}): Promise<CommandResult> {
-  const child = spawn(process.execPath, ['--import', 'tsx', 'streams/cli.ts', ...args], {
+  const child = spawn(process.execPath, [compiledCli(), ...args], {
     cwd: ROOT,
     env: { ...process.env, NO_COLOR: '1', FORCE_COLOR: undefined, ...(path !== undefined && { PATH: path }) },
   });

@@ -25,6 +25,7 @@ import type { RecordName } from '../../schemas/avro/schemas.ts';
 import { parseConfig } from '../../schemas/config.ts';
 import { Fault } from '../../schemas/record-fields.ts';
 import { type LiveConfig, requireKafka } from '../../streams/require-kafka.ts';
+import { compiledCli } from './compiled-cli.ts';
 import { topicsNamed } from './topics-named.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -303,7 +304,7 @@ export class Instance {
   }
 
   private constructor(file: string) {
-    this.#child = spawn(process.execPath, ['--import', 'tsx', 'streams/cli.ts', 'run', '-c', file], {
+    this.#child = spawn(process.execPath, [compiledCli(), 'run', '-c', file], {
       cwd: ROOT,
       env: { ...process.env, NO_COLOR: '1' },
       stdio: ['ignore', 'pipe', 'pipe'],

@@ -19,6 +19,7 @@ import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import { parseConfig } from '../../schemas/config.ts';
 import { type LiveConfig, requireKafka } from '../../streams/require-kafka.ts';
 import { embeddedIn, until } from './clickhouse-store.ts';
+import { compiledCli } from './compiled-cli.ts';
 import { topicsWithOutcomes } from './topics-named.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -162,7 +163,7 @@ export class SinkProcess {
   #log = '';
 
   constructor(file: string) {
-    this.#child = spawn(process.execPath, ['--import', 'tsx', 'streams/cli.ts', 'sink', '-c', file], {
+    this.#child = spawn(process.execPath, [compiledCli(), 'sink', '-c', file], {
       cwd: ROOT,
       env: { ...process.env, NO_COLOR: '1' },
       stdio: ['ignore', 'pipe', 'pipe'],

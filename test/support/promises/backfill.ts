@@ -11,6 +11,7 @@ import { readRunRecords, runTopicsOf } from '../../../infra/kafka/run-topics.ts'
 import type { RunPlace } from '../../../streams/replay/backfill-output.ts';
 import { openOutput } from '../../../streams/replay/open-output.ts';
 import type { LiveConfig } from '../../../streams/require-kafka.ts';
+import { compiledCli } from '../compiled-cli.ts';
 import { liveEvents } from '../live-bundle.ts';
 import type { LiveWorld } from '../live-world.ts';
 import { type Say, type Shown, sleep } from './promise.ts';
@@ -80,7 +81,7 @@ export async function aKilledBackfillGivesTheSame(world: LiveWorld, options: Kil
 /** @param killAfterMs `kill -9` when it has not ended by then */
 function run(file: string, killAfterMs?: number): Promise<{ readonly code: number | null; readonly log: string }> {
   const args = ['replay', '-c', file, '--mode', 'every-event', '--from', 'kafka', '--nice', '0'];
-  const child: ChildProcess = spawn(process.execPath, ['--import', 'tsx', 'streams/cli.ts', ...args], {
+  const child: ChildProcess = spawn(process.execPath, [compiledCli(), ...args], {
     cwd: ROOT,
     env: { ...process.env, NO_COLOR: '1' },
     stdio: ['ignore', 'pipe', 'pipe'],
