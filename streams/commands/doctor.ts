@@ -109,8 +109,8 @@ export function addDoctor(program: Command): void {
 }
 
 async function checkNode(): Promise<string> {
-  const major = Number(process.versions.node.split('.')[0]);
-  if (major < 20) throw new Error(`version ${process.versions.node}; 20 or newer is needed`);
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+  if (major < 20 || (major === 20 && minor < 15)) throw new Error(`version ${process.versions.node}; 20.15 or newer is needed`);
   return process.versions.node;
 }
 
