@@ -7,7 +7,7 @@ import { type Bundle, kvBytesPerRow } from '../models/hstu/bundle.ts';
 import { randomBundle } from '../models/hstu/random-bundle.ts';
 import { EncoderEngine } from '../models/worker/engine.ts';
 import type { EncodeRequest } from '../schemas/encoding.ts';
-import { pageDigests } from '../schemas/sequence-digest.ts';
+import { trialRequest } from '../streams/measure-encoder.ts';
 import { copyBandwidth, median, noteKvBytes, stopwatch } from './measure.ts';
 
 export interface EncodeFigure {
@@ -51,7 +51,7 @@ export async function benchEncode(onProgress: (done: number, label: string) => v
     noteKvBytes(kvBudgetBytes);
     const engine = new EncoderEngine(bundle, { kvBudgetBytes });
     const fullBefore = await timeFull(engine, bundle, n);
-    const requests = Array.from({ length: users }, (_, i) => request(`user-${i}`, n, bundle.config.vocabularySize, i));
+    const requests = Array.from({ length: users }, (_, i) => trialRequest(`user-${i}`, n, bundle.config.vocabularySize, i));
     for (let start = 0; start < users; start += 8) await engine.encode(requests.slice(start, start + 8));
     const steps: { readonly B: number; readonly incrementalUs: number; readonly copyGBps: number }[] = [];
     for (const B of BATCHES) {
@@ -85,7 +85,7 @@ export async function timeFull(engine: EncoderEngine, bundle: Bundle, n: number)
   const best: number[] = [];
   for (const B of [1, 8]) {
     if (B * n > 8000) continue;
-    const requests = Array.from({ length: B }, (_, i) => request(`full-${i}`, n, bundle.config.vocabularySize, i));
+    const requests = Array.from({ length: B }, (_, i) => trialRequest(`full-${i}`, n, bundle.config.vocabularySize, i));
     const times: number[] = [];
     for (let round = 0; round < 4 || (times.length < 24 && times.reduce((a, b) => a + b, 0) < 1e6); round++) {
       for (const { userId } of requests) engine.forget(userId);
@@ -119,15 +119,4 @@ export async function timeSteps(engine: EncoderEngine, requests: readonly Encode
   const segments = engine.stats.segments - before.segments;
   if (rows !== 2 * segments) throw new Error(`the step computed ${rows} rows for ${segments} users; expected 2 a user`);
   return median(times);
-}
-
-/** Asks for the last two rows of a window of `n` events. */
-export function request(userId: string, n: number, vocabulary: number, seed: number): EncodeRequest {
-  const entities = Int32Array.from({ length: n }, (_, i) => 1 + ((i * 7919 + seed * 104_729) % vocabulary));
-  const timesS = Float64Array.from({ length: n }, (_, i) => 1_600_000_000 + i * 3_600 + ((i * 31 + seed) % 1800));
-  const queryTimeS = timesS[n - 1]!;
-  return {
-    userId,
-    segments: [{ windowStart: 0, entities, timesS, pageDigests: pageDigests(entities, timesS), from: n - 2, queryTimeS }],
-  };
 }

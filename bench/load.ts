@@ -12,7 +12,7 @@ import { spawnEncoderWorker } from '../models/worker/spawn.ts';
 import { WorkerHandle } from '../models/worker/worker-handle.ts';
 import { microBatch } from '../operators/index.ts';
 import type { CallTerms, CandidateRequest, EncodeRequest } from '../schemas/encoding.ts';
-import { request } from './encode.ts';
+import { trialRequest } from '../streams/measure-encoder.ts';
 import { noteKvBytes } from './measure.ts';
 import { rankingBundle } from './score.ts';
 
@@ -144,7 +144,7 @@ function fixed(bundle: Bundle, kvBudgetBytes: number): Contender<EncodeRequest> 
 }
 
 const requestsOf = ({ config }: Bundle): EncodeRequest[] =>
-  Array.from({ length: USERS }, (_, i) => request(`user-${i}`, N, config.vocabularySize, i));
+  Array.from({ length: USERS }, (_, i) => trialRequest(`user-${i}`, N, config.vocabularySize, i));
 const budgetOf = ({ config }: Bundle): number => Math.ceil(1.5 * USERS * N * kvBytesPerRow(config));
 
 /** Users a second in full batches, four of them in the thread at once. */

@@ -1,11 +1,9 @@
 /** Figures every benchmark needs: medians, the machine and the commit, and what memory a suite took. */
 import { execFileSync } from 'node:child_process';
 import { cpus, totalmem } from 'node:os';
+import { median } from '../streams/measure-encoder.ts';
 
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[sorted.length >> 1] ?? Number.NaN;
-}
+export { median };
 
 /**
  * Starts a watch for work on this thread alone. @returns ms since then by the clock or by this process's processor time, whichever is

@@ -6,7 +6,8 @@
 import { kvBytesPerRow } from '../models/hstu/bundle.ts';
 import { randomBundle } from '../models/hstu/random-bundle.ts';
 import { EncoderEngine } from '../models/worker/engine.ts';
-import { request, timeFull, timeSteps } from './encode.ts';
+import { trialRequest } from '../streams/measure-encoder.ts';
+import { timeFull, timeSteps } from './encode.ts';
 import { Gemm, prefillFlops } from './floors.ts';
 import { copyBandwidth, noteKvBytes } from './measure.ts';
 
@@ -74,7 +75,7 @@ async function measure(
   const engine = new EncoderEngine(bundle, { kvBudgetBytes });
   const fullBefore = await timeFull(engine, bundle, n);
   const gemmGflops = await gemm.gflops();
-  const requests = Array.from({ length: users }, (_, i) => request(`user-${i}`, n, bundle.config.vocabularySize, i));
+  const requests = Array.from({ length: users }, (_, i) => trialRequest(`user-${i}`, n, bundle.config.vocabularySize, i));
   for (let start = 0; start < users; start += 8) await engine.encode(requests.slice(start, start + 8));
   const steps: { readonly B: number; readonly stepUs: number; readonly copyGBps: number }[] = [];
   for (const B of batches) {

@@ -6,7 +6,7 @@ import { type Bundle, kvBytesPerRow } from '../models/hstu/bundle.ts';
 import { randomBundle } from '../models/hstu/random-bundle.ts';
 import { EncoderEngine } from '../models/worker/engine.ts';
 import type { CandidateRequest } from '../schemas/encoding.ts';
-import { pageDigests } from '../schemas/sequence-digest.ts';
+import { trialWindow } from '../streams/measure-encoder.ts';
 import { median, noteKvBytes } from './measure.ts';
 
 export interface ScoreFigure {
@@ -95,11 +95,10 @@ export const rankingBundle = (n: number): Bundle =>
   });
 
 function request(userId: string, n: number, candidates: number, vocabulary: number, seed: number): CandidateRequest {
-  const entities = Int32Array.from({ length: n }, (_, i) => 1 + ((i * 7919 + seed * 104_729) % vocabulary));
-  const timesS = Float64Array.from({ length: n }, (_, i) => 1_600_000_000 + i * 3_600 + ((i * 31 + seed) % 1800));
+  const window = trialWindow(n, vocabulary, seed);
   return {
     userId,
-    segment: { windowStart: 0, entities, timesS, pageDigests: pageDigests(entities, timesS), queryTimeS: timesS[n - 1]! + 60 },
+    segment: { ...window, queryTimeS: window.queryTimeS + 60 },
     candidates: Int32Array.from({ length: candidates }, (_, i) => 1 + ((i * 31 + seed) % vocabulary)),
   };
 }

@@ -9,7 +9,8 @@ import { HstuEncoder } from '../models/encoder.ts';
 import { kvBytesPerRow } from '../models/hstu/bundle.ts';
 import { randomBundle } from '../models/hstu/random-bundle.ts';
 import type { EncodeRequest } from '../schemas/encoding.ts';
-import { ENCODE_SHAPES, request } from './encode.ts';
+import { trialRequest } from '../streams/measure-encoder.ts';
+import { ENCODE_SHAPES } from './encode.ts';
 import { median, noteKvBytes } from './measure.ts';
 
 export interface WorkersFigure {
@@ -41,7 +42,7 @@ export async function benchWorkers(onProgress: (done: number, label: string) => 
   for (const [i, { D, L, n }] of SHAPES.entries()) {
     onProgress(i, `D ${D}, L ${L}, n ${n}`);
     const bundle = randomBundle({ dimension: D, layers: L, heads: D === 64 ? 2 : 4, maxSequenceLength: n });
-    const requests = Array.from({ length: USERS }, (_, k) => request(`user-${k}`, n, bundle.config.vocabularySize, k));
+    const requests = Array.from({ length: USERS }, (_, k) => trialRequest(`user-${k}`, n, bundle.config.vocabularySize, k));
     const kvBudgetBytes = Math.ceil(1.5 * USERS * n * kvBytesPerRow(bundle.config));
     noteKvBytes(2 * kvBudgetBytes);
     const encoders = [1, 2].map((workers) => new HstuEncoder(bundle, { workers, kvBudgetBytes }));

@@ -209,7 +209,7 @@ export class HstuEncoder {
 
   async stats(): Promise<EncoderStats> {
     const all = await Promise.all(this.#workers.map((worker) => worker.call('stats', null)));
-    const sum = (pick: (stats: (typeof all)[number]) => number) => all.reduce((total, stats) => total + pick(stats), 0);
+    const sum = (pick: (stats: (typeof all)[number]) => number) => sumOf(all, pick);
     const outcomes = (['hit', 'cold', 'window', 'diverged', 'uncached'] as const).map(
       (outcome) => [outcome, sum((stats) => stats.outcomes[outcome])] as const,
     );
@@ -219,7 +219,7 @@ export class HstuEncoder {
       rowsComputed: sum((stats) => stats.rowsComputed),
       outcomes: Object.fromEntries(outcomes) as Record<CacheOutcome, number>,
       evictions: sum((stats) => stats.evictions),
-      restarts: this.#workers.reduce((total, worker) => total + worker.restarts, 0),
+      restarts: sumOf(this.#workers, (worker) => worker.restarts),
       users: sum((stats) => stats.users),
       kvBytesUsed: sum((stats) => stats.kvBytesUsed),
       kvBytesBudget: sum((stats) => stats.kvBytesBudget),
@@ -273,9 +273,11 @@ export class HstuEncoder {
 
 const isCrash = (reason: unknown): boolean => reason instanceof PipelineError && reason.code === 'WORKER_CRASHED';
 
+const sumOf = <One>(all: readonly One[], pick: (one: One) => number): number => all.reduce((total, one) => total + pick(one), 0);
+
 function diskStatsOf(all: readonly DiskTierStats[]): Pick<EncoderStats, 'disk'> {
   if (all.length === 0) return {};
-  const sum = (key: keyof DiskTierStats) => all.reduce((total, stats) => total + stats[key], 0);
+  const sum = (key: keyof DiskTierStats) => sumOf(all, (stats) => stats[key]);
   return {
     disk: {
       users: sum('users'),
@@ -292,7 +294,7 @@ function diskStatsOf(all: readonly DiskTierStats[]): Pick<EncoderStats, 'disk'> 
 /** Of all threads together, which have one index between them. */
 function indexStatsOf(all: readonly ListIndexStats[]): Pick<EncoderStats, 'index'> {
   if (all.length === 0) return {};
-  const sum = (pick: (stats: ListIndexStats) => number) => all.reduce((total, stats) => total + pick(stats), 0);
+  const sum = (pick: (stats: ListIndexStats) => number) => sumOf(all, pick);
   const [lists, fellBack] = [sum((stats) => stats.lists), sum((stats) => stats.fellBack)];
   return {
     index: { rows: all[0]!.rows, lists, fellBack, wanted: sum(({ wanted }) => wanted), found: sum(({ found }) => found) },

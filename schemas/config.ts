@@ -248,7 +248,7 @@ export const configSchema = z.strictObject({
       kvBudgetBytes: positive.min(MIB).default(256 * MIB),
       /** Host memory for cached rows that a GPU has no room for, bytes. @default as kvBudgetBytes */
       hostBudgetBytes: z.int().nonnegative().optional(),
-      /** Cached rows of users that memory has no room for: read back, they cost a twentieth of encoding the user anew and less. */
+      /** Cached rows of users that memory has no room for: read back instead of encoded anew. */
       disk: z
         .strictObject({
           /**

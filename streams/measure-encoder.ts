@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Bundle, kvBytesPerRow } from '../models/hstu/bundle.ts';
 import type { KvPrecision } from '../models/kv-cache/extent.ts';
 import { EncoderEngine } from '../models/worker/engine.ts';
-import type { EncodeRequest } from '../schemas/encoding.ts';
+import type { EncodeRequest, EncodeSegment } from '../schemas/encoding.ts';
 import { pageDigests } from '../schemas/sequence-digest.ts';
 
 const MIB = 2 ** 20;
@@ -68,17 +68,23 @@ async function timed(engine: EncoderEngine, batch: readonly EncodeRequest[]): Pr
   return (1_000 * (performance.now() - began)) / batch.length;
 }
 
-/** Ask for the last two rows: what a new event costs. */
 function trialRequests(bundle: Bundle, users: number, n = bundle.config.window.maxLength): EncodeRequest[] {
-  return Array.from({ length: users }, (_, seed) => {
-    const entities = Int32Array.from({ length: n }, (_, i) => 1 + ((i * 7919 + seed * 104_729) % bundle.entities.length));
-    const timesS = Float64Array.from({ length: n }, (_, i) => 1_600_000_000 + i * 3_600);
-    const from = Math.max(0, n - 2);
-    const segment = { entities, timesS, pageDigests: pageDigests(entities, timesS), from, queryTimeS: timesS[n - 1]! };
-    return { userId: `user-${seed}`, segments: [{ windowStart: 0, ...segment }] };
-  });
+  return Array.from({ length: users }, (_, seed) => trialRequest(`user-${seed}`, n, bundle.entities.length, seed));
 }
 
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[values.length >> 1]!;
+/** Asks for the last two rows of a window of `n` events: what a new event costs. */
+export function trialRequest(userId: string, n: number, vocabulary: number, seed: number): EncodeRequest {
+  return { userId, segments: [{ ...trialWindow(n, vocabulary, seed), from: Math.max(0, n - 2) }] };
+}
+
+/** A window of `n` events, one an hour or so, asked for at its newest; another for every seed. */
+export function trialWindow(n: number, vocabulary: number, seed: number): Omit<EncodeSegment, 'from'> {
+  const entities = Int32Array.from({ length: n }, (_, i) => 1 + ((i * 7919 + seed * 104_729) % vocabulary));
+  const timesS = Float64Array.from({ length: n }, (_, i) => 1_600_000_000 + i * 3_600 + ((i * 31 + seed) % 1800));
+  return { windowStart: 0, entities, timesS, pageDigests: pageDigests(entities, timesS), queryTimeS: timesS[n - 1]! };
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[sorted.length >> 1] ?? Number.NaN;
 }

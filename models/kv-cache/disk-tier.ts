@@ -1,6 +1,6 @@
 /**
- * Rows of users that memory has no room for, in a file: read back, they cost a twentieth of encoding the user anew and less. The file is a
- * ring: the newest record takes the place of the oldest. It has no name, so that nothing of anybody is left after the process.
+ * Rows of users that memory has no room for, in a file: read back instead of encoded anew. The file is a ring: the newest record takes
+ * the place of the oldest. It has no name, so that nothing of anybody is left after the process.
  */
 import { randomUUID } from 'node:crypto';
 import { closeSync, ftruncateSync, mkdirSync, openSync, readSync, unlinkSync, writev } from 'node:fs';

@@ -197,7 +197,7 @@ export class KvCache {
     }
   }
 
-  /** @param bytes of an entry that was evicted */
+  /** Rows as they were evicted. */
   #extentOf({ buffer, byteOffset, byteLength }: Uint8Array): Extent {
     const { shape } = this.#options;
     const floats = new Float32Array(buffer, byteOffset, byteLength / 4);
