@@ -82,6 +82,7 @@ export class PartitionProducer {
   }
 
   async #sendOffsets(transaction: Transaction, inputs: Commit['inputs']): Promise<void> {
+    if (Object.keys(inputs).length === 0) return;
     await transaction.sendOffsets({
       consumerGroupId: this.#config.applicationId,
       topics: Object.entries(inputs).map(([topic, offset]) => ({

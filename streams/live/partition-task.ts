@@ -8,7 +8,9 @@ import { PersistentSequenceStore } from '../../operators/index.ts';
 import type { SourceRecord } from '../../schemas/action.ts';
 import type { OutputBatch } from '../../schemas/batch.ts';
 import type { Config, KafkaConfig } from '../../schemas/config.ts';
+import { decodePlace, PLACE_KEYS } from '../../schemas/erasure-place.ts';
 import type { InputPositions, StateChange, StatePosition, StateSignature } from '../../schemas/state.ts';
+import { ErasurePlaces } from './erasure-places.ts';
 import { PartitionSource } from './partition-source.ts';
 import { encodePosition, POSITION_KEY } from './position-record.ts';
 import { type RestoredState, restoreState } from './restore-state.ts';
@@ -55,6 +57,7 @@ export class PartitionTask {
   readonly #state: RestoredState;
   readonly #source: PartitionSource;
   readonly #changelog: string;
+  readonly #places: ErasurePlaces;
   #inputs: InputPositions;
   /** The local store's last write: behind the transaction, and repaired from the changelog where it is lost. */
   #storing: Promise<void> = Promise.resolve();
@@ -76,7 +79,8 @@ export class PartitionTask {
       const inputs = await startPositions(partition, parts, state.position);
       if (state.position === undefined && parts.config.kafka.startFrom === 'latest')
         await commitStart(inputs, parts, producer, state);
-      return new PartitionTask(partition, parts, producer, state, inputs);
+      const places = await placesOf(partition, parts, state, inputs);
+      return new PartitionTask(partition, parts, producer, state, inputs, places);
     } catch (error) {
       await state?.store.close();
       await producer.close();
@@ -90,8 +94,10 @@ export class PartitionTask {
     producer: PartitionProducer,
     state: RestoredState,
     inputs: InputPositions,
+    places: ErasurePlaces,
   ) {
     this.partition = partition;
+    this.#places = places;
     this.#parts = parts;
     this.#producer = producer;
     this.#state = state;
@@ -105,10 +111,10 @@ export class PartitionTask {
       hotUsers: parts.hotUsersPerPartition,
     });
     const { userActions, erasures } = parts.config.kafka.topics;
-    const merged = [userActions, erasures];
     this.#source = new PartitionSource({
       partition,
-      topics: [merged, ...parts.topics.filter((topic) => !merged.includes(topic)).map((topic) => [topic])],
+      topics: parts.topics,
+      merged: { actions: userActions, erasures, placeOf: places.placeOf },
       fetched: parts.fetcher,
       batchEvents,
       maxInFlightBatches,
@@ -140,15 +146,21 @@ export class PartitionTask {
   }
 
   async #commit(batch: OutputBatch): Promise<void> {
-    const { outputs, signature, now, observer } = this.#parts;
+    const { outputs, signature, now, observer, config } = this.#parts;
+    const { userActions, erasures } = config.kafka.topics;
     const began = performance.now();
     const inputs = { ...this.#inputs, [batch.source.topic]: batch.source.nextOffset };
-    const changes: readonly StateChange[] = batch.state?.changes ?? [];
+    const erased = batch.source.topic === erasures ? batch.source.records : [];
+    const changes: readonly StateChange[] = [
+      ...(batch.state?.changes ?? []),
+      ...(erased.length === 0 ? [] : this.#places.changesOf(erased, inputs[userActions]!)),
+    ];
     const position: StatePosition = { stateId: this.#state.stateId, inputs, signature };
     const records = new Map<string, readonly OutgoingRecord[]>(outputs(batch));
     records.set(this.#changelog, [...changes, { key: POSITION_KEY, value: encodePosition(position) }]);
     const ends = await this.#producer.commit({ records, inputs: { [batch.source.topic]: batch.source.nextOffset } });
     this.#inputs = inputs;
+    this.#places.committed(erased);
     // One write at a time; a commit waits for the one before, so that at most one is outstanding.
     await this.#storing;
     const meta = { position, changelogOffset: ends.get(this.#changelog)!, savedAtMs: now() };
@@ -201,6 +213,18 @@ async function commitStart(
   const records = new Map([[changelog, [{ key: POSITION_KEY, value: encodePosition(position) }]]]);
   const ends = await producer.commit({ records, inputs });
   await store.write([], { position, changelogOffset: ends.get(changelog)!, savedAtMs: now() });
+}
+
+async function placesOf(
+  partition: number,
+  { config, fetcher }: TaskParts,
+  { store }: RestoredState,
+  inputs: InputPositions,
+): Promise<ErasurePlaces> {
+  const { erasures: topic } = config.kafka.topics;
+  const places = store.range(PLACE_KEYS.first, PLACE_KEYS.last).flatMap(({ key, value }) => decodePlace(key, value) ?? []);
+  const { first } = places.length === 0 ? { first: 0 } : await fetcher.offsets({ topic, partition });
+  return new ErasurePlaces(places, inputs[topic]!, first);
 }
 
 /** By the state, for it holds what was done; else what the group committed; else as configured. */
