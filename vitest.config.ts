@@ -30,7 +30,7 @@ export default defineConfig({
           ...common,
           name: 'broker',
           include: [`test/integration/!(${WITHOUT_BROKER}).test.ts`],
-          maxWorkers: 1,
+          maxWorkers: 2,
           sequence: { groupOrder: 1 },
         },
       },
