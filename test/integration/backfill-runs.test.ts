@@ -13,7 +13,7 @@ import { executePromotion, planPromotion } from '../../streams/replay/promote.ts
 import { kafkaBackfill } from '../../streams/replay/source.ts';
 import { kafkaIsPossible, randomName, sharedKafka } from '../support/kafka-broker.ts';
 import { liveBundle, liveEvents } from '../support/live-bundle.ts';
-import { LiveWorld } from '../support/live-world.ts';
+import { LiveWorld, type Output } from '../support/live-world.ts';
 import { aKilledBackfillGivesTheSame } from '../support/promises/backfill.ts';
 
 describe.skipIf(!kafkaIsPossible)('runs of backfills', { timeout: 240_000 }, () => {
@@ -115,8 +115,16 @@ describe.skipIf(!kafkaIsPossible)('runs of backfills', { timeout: 240_000 }, () 
       if (from > 0) {
         const output = await kafkaOutput(config);
         const source = kafkaBackfill(config, () => ({}));
-        const { runId } = await backfill({ config, bundle: loaded, source, mode: 'state', output });
-        await executePromotion(config, await planPromotion(config, loaded, runId));
+        const { runId } = await backfill({ config, bundle: loaded, source, mode: 'state', ranks: true, output });
+        const placeOf = ({ record: { position } }: Output<'CandidateScores'>) => `${position.partition}/${position.offset}`;
+        const before = new Set((await lists(world)).map(placeOf));
+        const { lists: published } = await executePromotion(config, await planPromotion(config, loaded, runId));
+        // Everybody of whom the model knows something has a list of it, before the next action comes.
+        const users = [...(await (await newest(world)).users())];
+        const made = (await lists(world)).filter((list) => !before.has(placeOf(list)));
+        expect(made.map(({ key }) => key).sort()).toEqual(users.sort());
+        expect(new Set(made.map(({ value }) => value?.lineage.modelDigest))).toEqual(new Set([loaded.digest]));
+        expect(published).toBe(users.length);
         await output.close();
       }
       // Once with the local store of the model before, once from nothing.
@@ -133,6 +141,8 @@ describe.skipIf(!kafkaIsPossible)('runs of backfills', { timeout: 240_000 }, () 
     }
   });
 });
+
+const lists = (world: LiveWorld) => world.outputs(world.config.kafka.topics.candidateScores, 'CandidateScores');
 
 /** The embedding that each user has now. */
 async function newest(world: LiveWorld) {
