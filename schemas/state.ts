@@ -39,4 +39,6 @@ export interface StatePosition {
   readonly stateId: string;
   readonly inputs: InputPositions;
   readonly signature: StateSignature;
+  /** Random, of one instance's hold on the partition: tells a commit of its own from another's. Absent in records of before there was one. */
+  readonly writer?: string;
 }
