@@ -33,6 +33,6 @@ export { type CandidateVocabulary, type SequenceRequestsOptions, sequenceRequest
 export type { SequenceStore } from './sequence-store.ts';
 export { type SideFeaturesOptions, sideFeatures } from './side-features.ts';
 export { spread } from './spread.ts';
-export { isHeadKey, RESERVED_KEY_PREFIX } from './state-keys.ts';
+export { isHeadKey } from './state-keys.ts';
 export type { PublishMode } from './update-builder.ts';
 export { toSeconds, UserSequence, type UserSequenceOptions, type WindowSnapshot } from './user-sequence.ts';

@@ -1,8 +1,6 @@
 /** The keys of a user's records: in the changelog, where they say what replaces what, and in the local store. */
 import { createHash } from 'node:crypto';
-
-/** First byte of keys that are no user's: free for whoever keeps the state. */
-export const RESERVED_KEY_PREFIX = 0x00;
+import { RESERVED_KEY_PREFIX } from '../schemas/state.ts';
 
 /** First byte of a user's keys: how the id is written. */
 const ID_AS = { utf8: 0x01, utf16: 0x02, sha256: 0x03 } as const;

@@ -1,5 +1,8 @@
 /** The state of a partition as bytes: the records that the changelog topic and the local store both keep. */
 
+/** First byte of keys that are no user's: where the state stands, where erasures stand. */
+export const RESERVED_KEY_PREFIX = 0x00;
+
 /** One record of the state, set or removed. Keys and values are the same bytes in the changelog and in the local store. */
 export interface StateChange {
   readonly key: Uint8Array;
@@ -36,4 +39,6 @@ export interface StatePosition {
   readonly stateId: string;
   readonly inputs: InputPositions;
   readonly signature: StateSignature;
+  /** Random, of one instance's hold on the partition: tells a commit of its own from another's. Absent in records of before there was one. */
+  readonly writer?: string;
 }

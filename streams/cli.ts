@@ -4,10 +4,13 @@ import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import colors from 'picocolors';
 import { PipelineError } from '../schemas/errors.ts';
+import { endInTime, exitCodeOf } from './commands/end-in-time.ts';
 import { addCommands } from './commands/index.ts';
 
 /** Exit code of wrong arguments and wrong configuration. */
 const USAGE = 2;
+/** What a command that has failed may leave open is not waited for longer than this, ms. */
+const LINGER_MS = 1_000;
 
 const packageFile = ['../package.json', '../../package.json'].map((path) => new URL(path, import.meta.url));
 const { version } = JSON.parse(readFirst(packageFile)) as { version: string };
@@ -25,7 +28,8 @@ try {
 } catch (thrown) {
   if (!(thrown instanceof PipelineError)) throw thrown;
   process.stderr.write(`${colors.red(thrown.code)} ${thrown.message}\n`);
-  process.exitCode = thrown.exitCode;
+  process.exitCode = exitCodeOf(thrown);
+  endInTime(thrown, undefined, LINGER_MS);
 }
 
 /** Sub-commands exit like the program does. */

@@ -42,11 +42,36 @@ export interface Broker {
   }): Promise<{
     readonly responses: readonly { readonly topicName: string; readonly partitions: readonly FetchedPartition[] }[];
   }>;
+  /** @throws for the whole answer where one topic, or one of their partitions, has an error: ask for one at a time */
+  metadata(topics: readonly string[]): Promise<{
+    readonly brokers: readonly { readonly nodeId: number }[];
+    readonly topicMetadata: readonly {
+      readonly topic: string;
+      readonly partitionMetadata: readonly {
+        readonly partitionId: number;
+        readonly leader: number;
+        readonly replicas: readonly number[];
+      }[];
+    }[];
+  }>;
+  listOffsets(request: {
+    readonly isolationLevel: number;
+    readonly topics: readonly {
+      readonly topic: string;
+      readonly partitions: readonly { readonly partition: number; readonly timestamp: string }[];
+    }[];
+  }): Promise<{
+    readonly responses: readonly {
+      readonly topic: string;
+      readonly partitions: readonly { readonly partition: number; readonly offset: string }[];
+    }[];
+  }>;
 }
 
 export interface Cluster {
   connect(): Promise<void>;
   disconnect(): Promise<void>;
+  readonly brokerPool: { findConnectedBroker(): Promise<Broker> };
   addMultipleTargetTopics(topics: readonly string[]): Promise<void>;
   refreshMetadata(): Promise<void>;
   refreshMetadataIfNecessary(): Promise<void>;
@@ -69,6 +94,7 @@ export interface Cluster {
   >;
 }
 
+export const READ_UNCOMMITTED = 0;
 export const READ_COMMITTED = 1;
 
 /** A connection of its own to the cluster of `kafka`, which reads what is committed. */

@@ -95,18 +95,18 @@ export class PartitionFetcher {
   }
 
   /**
-   * Takes up to `max` records, oldest first, those before the first of `beforeMs` or later; `nextOffset` is where the record after
-   * them is to be found; NaN where `at` is not read.
+   * Takes up to `max` records, oldest first, those before `beforeOffset`; `nextOffset` is where the record after them is to be found; NaN
+   * where `at` is not read.
    */
   take(
     at: TopicPartition,
     max: number,
-    beforeMs = Number.POSITIVE_INFINITY,
+    beforeOffset = Number.POSITIVE_INFINITY,
   ): { readonly records: readonly SourceRecord[]; readonly nextOffset: number } {
     const held = this.#partitions.get(keyOf(at));
     if (held === undefined) return { records: [], nextOffset: Number.NaN };
     let count = 0;
-    while (count < Math.min(max, held.records.length) && timeOf(held.records[count]!) < beforeMs) count++;
+    while (count < Math.min(max, held.records.length) && held.records[count]!.position.offset < beforeOffset) count++;
     const records = held.records.length === count ? held.records : held.records.slice(0, count);
     held.records = held.records.length === count ? [] : held.records.slice(count);
     for (const record of records) held.bytes -= sizeOf(record);
@@ -114,11 +114,20 @@ export class PartitionFetcher {
     return { records, nextOffset: held.records[0]?.position.offset ?? held.position };
   }
 
-  /** The timestamp of the record that waits first, ms; `none` where all of the log was taken; undefined where that is not known yet. */
-  headMs(at: TopicPartition): number | 'none' | undefined {
+  /**
+   * What was fetched and not taken, to look at: whether the log has more (`atEnd`, as of the last answer), and whether more is fetched
+   * before some of it is taken (`full`). Undefined for a partition that is not read.
+   */
+  waiting(at: TopicPartition) {
     const held = this.#partitions.get(keyOf(at));
-    if (held?.records[0] !== undefined) return timeOf(held.records[0]);
-    return held?.caughtUp === true ? 'none' : undefined;
+    if (held === undefined) return undefined;
+    const { records, bytes, position, caughtUp } = held;
+    return {
+      records: records as readonly SourceRecord[],
+      nextOffset: records[0]?.position.offset ?? position,
+      atEnd: caughtUp,
+      full: bytes >= this.#options.maxBufferedBytes,
+    };
   }
 
   /** Where a partition stands: records waiting, bytes of them, and how many of the log are not yet fetched. */
@@ -321,8 +330,6 @@ export class PartitionFetcher {
 }
 
 const keyOf = ({ topic, partition }: TopicPartition): string => `${partition}/${topic}`;
-
-const timeOf = ({ timestampMs }: SourceRecord): number => timestampMs ?? 0;
 
 /** Bytes a record holds in memory, about: the fetched bytes and the objects around them. */
 const RECORD_BYTES = 200;

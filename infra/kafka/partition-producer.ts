@@ -2,7 +2,7 @@
 import type { Kafka, Message, Producer, Transaction } from 'kafkajs';
 import type { KafkaConfig } from '../../schemas/config.ts';
 import { compressionType } from './compression.ts';
-import { fenceOthers, inTransaction, transactionalProducer } from './transactions.ts';
+import { allSettled, fenceOthers, inTransaction, transactionalProducer } from './transactions.ts';
 
 export interface OutgoingRecord {
   readonly key: Uint8Array | string | null;
@@ -27,26 +27,46 @@ const MAX_SEND_BYTES = 700_000;
  * all before, and ends what they left open.
  */
 export class PartitionProducer {
+  readonly #kafka: Kafka;
   readonly #config: KafkaConfig;
   readonly #partition: number;
-  readonly #producer: Producer;
+  #producer: Producer;
+  /** Met a fault: used no more, see docs/decisions/017-a-producer-is-not-used-after-an-error.md. */
+  #spent = false;
 
   constructor(kafka: Kafka, config: KafkaConfig, partition: number) {
+    this.#kafka = kafka;
     this.#config = config;
     this.#partition = partition;
     this.#producer = transactionalProducer(kafka, config, partition);
   }
 
-  /** Fences earlier owners; a transaction that they left open is aborted before this returns. */
-  open(): Promise<void> {
-    return fenceOthers(this.#producer, `becoming the producer of partition ${this.#partition}`);
+  /** Fences earlier owners; a transaction that they left open is settled, committed or aborted, before this returns. */
+  async open(): Promise<void> {
+    try {
+      await fenceOthers(this.#producer, `becoming the producer of partition ${this.#partition}`);
+    } catch (error) {
+      this.#spent = true;
+      throw error;
+    }
+  }
+
+  /**
+   * After a fault: another producer takes the place of the one that met it, by the next epoch, so that nothing of before which is
+   * still on its way can count any more. Whether the commit that failed was done can be read from then on.
+   */
+  async reopen(): Promise<void> {
+    await this.close();
+    this.#producer = transactionalProducer(this.#kafka, this.#config, this.#partition);
+    this.#spent = false;
+    await this.open();
   }
 
   /**
    * Commits records and input offsets as one.
    *
    * @returns by topic, the offset after the last record that was written
-   * @throws PipelineError; the transaction may be committed or not: open a new producer, which settles it, and look
+   * @throws PipelineError; the transaction may be committed or not: `reopen`, which settles it, and look
    */
   commit({ records, inputs }: Commit): Promise<ReadonlyMap<string, number>> {
     return this.#inTransaction(async (transaction) => {
@@ -77,11 +97,18 @@ export class PartitionProducer {
     await this.#producer.disconnect().catch(() => undefined);
   }
 
-  #inTransaction<T>(write: (transaction: Transaction) => Promise<T>): Promise<T> {
-    return inTransaction(this.#producer, `committing partition ${this.#partition}`, write);
+  async #inTransaction<T>(write: (transaction: Transaction) => Promise<T>): Promise<T> {
+    if (this.#spent) throw new Error(`the producer of partition ${this.#partition} has met a fault, and is to be opened anew`);
+    try {
+      return await inTransaction(this.#producer, `committing partition ${this.#partition}`, write);
+    } catch (error) {
+      this.#spent = true;
+      throw error;
+    }
   }
 
   async #sendOffsets(transaction: Transaction, inputs: Commit['inputs']): Promise<void> {
+    if (Object.keys(inputs).length === 0) return;
     await transaction.sendOffsets({
       consumerGroupId: this.#config.applicationId,
       topics: Object.entries(inputs).map(([topic, offset]) => ({
@@ -98,7 +125,7 @@ export class PartitionProducer {
   async #send(to: Pick<Transaction, 'send'>, records: OutgoingRecords): Promise<ReadonlyMap<string, number>> {
     const compression = compressionType(this.#config.compression);
     const ends = new Map<string, number>();
-    await Promise.all(
+    await allSettled(
       [...records].map(async ([topic, list]) => {
         for (const messages of chunks(list, this.#partition)) {
           const [answer] = await to.send({ topic, acks: -1, compression, messages });

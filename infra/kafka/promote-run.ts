@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import type { Kafka } from 'kafkajs';
 import type { SourceRecord } from '../../schemas/action.ts';
 import type { KafkaConfig } from '../../schemas/config.ts';
+import { placedOffset } from '../../schemas/erasure-place.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import type { RunRange } from '../../schemas/run-record.ts';
 import type { InputPositions } from '../../schemas/state.ts';
@@ -81,6 +82,8 @@ async function promotePartition(
       await send(userEmbeddings, [...users].map(tombstone));
 
       const pages = await keysOf(read(changelog));
+      // Where erasures stand is decided, by whom ever: the run went by it.
+      for (const key of pages) if (placedOffset(Buffer.from(key, 'latin1')) !== undefined) pages.delete(key);
       const positioned = position(randomUUID(), inputs);
       pages.delete(textOf(positioned.key));
       for await (const records of read(topics.state)) {

@@ -4,6 +4,7 @@ import { join, resolve } from 'node:path';
 import type { Admin, Kafka } from 'kafkajs';
 import type { Config, KafkaConfig } from '../../schemas/config.ts';
 import { PipelineError } from '../../schemas/errors.ts';
+import { KeptPlaces, readErasurePlaces, writeErasurePlaces } from './erasure-places.ts';
 import { changelogOf, createTopics, inputTopics, withAdmin } from './topics.ts';
 
 /** Where the inputs are read from after the reset: an end of the log, or the first record at or after a time, ms since the epoch. */
@@ -57,7 +58,10 @@ export async function planReset(
   });
 }
 
-/** Carries a plan out: state first, offsets last, so that a reset that was cut short is done again by doing it again. */
+/**
+ * Carries a plan out: state first, offsets last, so that a reset that was cut short is done again by doing it again. Where erasures stand
+ * among the actions stays: a user who was erased does not come back by it.
+ */
 export async function executeReset(
   kafka: Kafka,
   config: Config & { readonly kafka: KafkaConfig },
@@ -66,11 +70,16 @@ export async function executeReset(
   await withAdmin(kafka, 'resetting', async (admin) => {
     await requireInactive(admin, group);
     if (stateFolder !== undefined) await rm(stateFolder, { recursive: true, force: true });
+    const kept = new KeptPlaces(config);
+    const places = await kept.keep(await readErasurePlaces(kafka, config.kafka));
     if (changelog !== undefined) {
       await admin.deleteTopics({ topics: [changelog] });
       await gone(admin, changelog);
-      await createTopics(kafka, config.kafka);
     }
+    // Also where one that was cut short has deleted it.
+    if (changelog !== undefined || places.size > 0) await createTopics(kafka, config.kafka);
+    await writeErasurePlaces(kafka, config.kafka, places);
+    await kept.drop();
     for (const topic of new Set(offsets.map((move) => move.topic)))
       await admin.setOffsets({
         groupId: group,

@@ -127,6 +127,20 @@ export class LmdbStateStore implements StateReader {
     }
   }
 
+  /**
+   * The records between two keys, both among them, in the order of bytes.
+   *
+   * @throws PipelineError `STATE_CORRUPTED` where the file is damaged
+   */
+  range(first: Uint8Array, last: Uint8Array): { readonly key: Uint8Array; readonly value: Uint8Array }[] {
+    try {
+      const end = Buffer.concat([last, Uint8Array.of(0)]);
+      return [...this.#database.getRange({ start: first, end })].map(({ key, value }) => ({ key, value }));
+    } catch (error) {
+      throw this.#failed('cannot be read', error);
+    }
+  }
+
   /** As of the last write; undefined for an empty store. */
   meta(): StateStoreMeta | undefined {
     return this.#meta;

@@ -7,6 +7,7 @@ import { UserKeys } from '../../operators/state-keys.ts';
 import type { SourceRecord } from '../../schemas/action.ts';
 import type { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import type { RecordDecoder } from '../../schemas/avro/record-decoder.ts';
+import { decodePlace, type ErasurePlace } from '../../schemas/erasure-place.ts';
 import { Fault } from '../../schemas/record-fields.ts';
 import type { LiveConfig } from '../require-kafka.ts';
 import { type Finding, nothingIn } from './finding.ts';
@@ -49,7 +50,8 @@ const MAX_BUFFERED_BYTES = 4 * 2 ** 20;
 /**
  * Reads every committed record of every topic.
  *
- * A record counts as of before the erasure by its timestamp, or, of an embedding, by that of the action it was made of.
+ * An action counts as of before the erasure by where that was carried out, or, where it was not yet, by its timestamp; an embedding by
+ * the action it was made of; another record by its timestamp.
  *
  * @throws PipelineError Kafka's; `DOMException` `AbortError` when aborted
  */
@@ -59,15 +61,26 @@ export async function findInTopics(search: TopicSearch): Promise<TopicFindings> 
   const states = (await readTopics(kafka, config.kafka)).filter(({ role }) => role !== 'entities');
   const stateOf = (role: TopicState['role']) => states.find((state) => state.role === role);
   const found = new Map<TopicState['role'], readonly Trace[]>();
-  for (const state of states) if (state.partitions !== undefined) found.set(state.role, await tracesIn(state, search));
+  const places = new Map<string, ErasurePlace>();
+  for (const state of states) if (state.partitions !== undefined) found.set(state.role, await tracesIn(state, search, places));
   const tracesOf = (role: TopicState['role']) => found.get(role) ?? [];
 
   const erasures = [...tracesOf('erasures'), ...tracesOf('userActions').filter(({ isErasure }) => isErasure === true)];
   const erasedAtMs = erasures.length === 0 ? undefined : Math.max(...erasures.map(({ timestampMs }) => timestampMs));
   const isBefore = ({ timestampMs }: Trace) => erasedAtMs === undefined || timestampMs <= erasedAtMs;
+  // One among the actions stands where it lies.
+  const placeOf = ({ partition, offset, isErasure }: Trace): { readonly before: number } | undefined =>
+    isErasure === true ? { before: offset } : places.get(`${partition}/${offset}`);
+  const isTaken = (action: Trace) =>
+    erasures.some((erasure) => {
+      const place = placeOf(erasure);
+      if (place === undefined) return action.timestampMs <= erasure.timestampMs;
+      return erasure.partition === action.partition && action.offset < place.before;
+    }) ||
+    (erasures.length === 0 && isBefore(action));
   const oldActions = new Set(
     tracesOf('userActions')
-      .filter(isBefore)
+      .filter(isTaken)
       .map(({ partition, offset }) => `${partition}/${offset}`),
   );
   const isOld = (trace: Trace) => isBefore(trace) || (trace.madeOf !== undefined && oldActions.has(trace.madeOf));
@@ -79,13 +92,14 @@ export async function findInTopics(search: TopicSearch): Promise<TopicFindings> 
     if (state.partitions === undefined) findings.push(nothingIn(place, 'there is no such topic'));
     else if (state.role === 'erasures') findings.push(erasuresFinding(place, traces, state));
     else if (state.cleanupPolicy?.includes('compact') === true) findings.push(compactedFinding(place, traces, isOld));
-    else findings.push(logFinding(place, traces, isBefore, state));
+    else findings.push(logFinding(place, traces, state.role === 'userActions' ? isTaken : isBefore, state));
   }
   const returned = currentOf(tracesOf('changelog')).some((trace) => !isBefore(trace));
   return { findings, erasedAtMs, returned };
 }
 
-async function tracesIn({ name, role }: TopicState, search: TopicSearch): Promise<Trace[]> {
+/** @param places takes, by `partition/offset`, where erasures were carried out */
+async function tracesIn({ name, role }: TopicState, search: TopicSearch, places: Map<string, ErasurePlace>): Promise<Trace[]> {
   const { kafka, prepare, onProgress, signal } = search;
   const traceOf = traceReader(role, search);
   const traces: Trace[] = [];
@@ -96,6 +110,8 @@ async function tracesIn({ name, role }: TopicState, search: TopicSearch): Promis
     for (const record of part) {
       const trace = traceOf(record);
       if (trace !== undefined) traces.push(trace);
+      const place = role === 'changelog' ? decodePlace(record.key, record.value as Uint8Array | null) : undefined;
+      if (place !== undefined) places.set(`${record.position.partition}/${place.offset}`, place);
     }
     records += part.length;
     onProgress?.(name, records);

@@ -2,6 +2,7 @@
 import { Observable } from 'rxjs';
 import type { SourceRecord } from '../../schemas/action.ts';
 import type { SourceBatch } from '../../schemas/batch.ts';
+import { nextOfMerged, type WaitingRecords } from './erasure-order.ts';
 
 interface TopicPartition {
   readonly topic: string;
@@ -10,23 +11,26 @@ interface TopicPartition {
 
 /** Where a partition's records wait after they were fetched. */
 export interface FetchedRecords {
-  /** Up to `max` records, oldest first, those before the first of `beforeMs` or later. */
+  /** Up to `max` records, oldest first, those before `beforeOffset`. */
   take(
     at: TopicPartition,
     max: number,
-    beforeMs?: number,
+    beforeOffset?: number,
   ): { readonly records: readonly SourceRecord[]; readonly nextOffset: number };
-  /** The timestamp of the record that waits first, ms; `none` where nothing is left of the log; undefined where that is not known yet. */
-  headMs(at: TopicPartition): number | 'none' | undefined;
+  /** What waits, to look at; undefined for a partition that is not read. */
+  waiting(at: TopicPartition): WaitingRecords | undefined;
 }
 
 export interface PartitionSourceOptions {
   readonly partition: number;
-  /**
-   * Input topics. Those of one group are merged by their records' timestamps, of equal ones the earlier topic first; groups take
-   * turns.
-   */
-  readonly topics: readonly (readonly string[])[];
+  /** Input topics that take turns. */
+  readonly topics: readonly string[];
+  /** The two of `topics` that share a turn: an erasure stands at one place among the actions (`nextOfMerged`). @default none do */
+  readonly merged?: {
+    readonly actions: string;
+    readonly erasures: string;
+    readonly placeOf: (erasure: SourceRecord) => number | undefined;
+  };
   readonly fetched: FetchedRecords;
   readonly batchEvents: number;
   readonly maxInFlightBatches: number;
@@ -39,13 +43,12 @@ export interface PartitionSourceOptions {
 /**
  * Batches of one partition number, each of one topic.
  *
- * Of a group, no record is taken while another of its topics may hold an older one: far behind, an erasure stays where it stands
- * among the actions, as in a replay. What is written after its timestamp was passed comes when it comes.
- *
  * A batch takes all that has come, up to `batchEvents`: small ones while little comes, large ones under load.
  */
 export class PartitionSource {
   readonly #options: PartitionSourceOptions;
+  /** The topics, the two that share a turn by the name of the actions. */
+  readonly #turns: readonly string[];
   #turn = 0;
   #wake: (() => void) | undefined;
   #inFlight = 0;
@@ -54,6 +57,7 @@ export class PartitionSource {
 
   constructor(options: PartitionSourceOptions) {
     this.#options = options;
+    this.#turns = options.topics.filter((topic) => topic !== options.merged?.erasures);
   }
 
   get inFlight(): number {
@@ -101,36 +105,28 @@ export class PartitionSource {
   }
 
   #nextBatch(): SourceBatch | undefined {
-    const { topics, fetched, partition, batchEvents, now } = this.#options;
-    for (let i = 0; i < topics.length; i++) {
-      const next = this.#nextOf(topics[(this.#turn + i) % topics.length]!);
+    const { fetched, partition, batchEvents, now } = this.#options;
+    for (let i = 0; i < this.#turns.length; i++) {
+      const next = this.#nextOf(this.#turns[(this.#turn + i) % this.#turns.length]!);
       if (next === undefined) continue;
-      const { topic, beforeMs } = next;
-      const { records, nextOffset } = fetched.take({ topic, partition }, batchEvents, beforeMs);
+      const { topic, beforeOffset } = next;
+      const { records, nextOffset } = fetched.take({ topic, partition }, batchEvents, beforeOffset);
       if (records.length === 0) continue;
-      this.#turn = (this.#turn + i + 1) % topics.length;
+      this.#turn = (this.#turn + i + 1) % this.#turns.length;
       return { topic, partition, records, nextOffset, readAtMs: now(), ack: () => this.#ack() };
     }
     return undefined;
   }
 
-  /** The topic of a group that holds its oldest record, and how far it may go before another's turn. */
-  #nextOf(group: readonly string[]): { readonly topic: string; readonly beforeMs: number } | undefined {
-    const { fetched, partition } = this.#options;
-    let oldest: { readonly topic: string; readonly headMs: number } | undefined;
-    let beforeMs = Number.POSITIVE_INFINITY;
-    for (const topic of group) {
-      const headMs = fetched.headMs({ topic, partition });
-      if (headMs === undefined) return undefined;
-      if (headMs === 'none') continue;
-      if (oldest === undefined) oldest = { topic, headMs };
-      else if (headMs < oldest.headMs) {
-        beforeMs = oldest.headMs;
-        oldest = { topic, headMs };
-        // Equal ones of a later topic come after.
-      } else beforeMs = Math.min(beforeMs, headMs + 1);
-    }
-    return oldest === undefined ? undefined : { topic: oldest.topic, beforeMs };
+  /** Of a turn the topic to take from, and how far. */
+  #nextOf(topic: string): { readonly topic: string; readonly beforeOffset: number } | undefined {
+    const { fetched, partition, merged } = this.#options;
+    if (topic !== merged?.actions) return { topic, beforeOffset: Number.POSITIVE_INFINITY };
+    const actions = fetched.waiting({ topic, partition });
+    const erasures = fetched.waiting({ topic: merged.erasures, partition });
+    if (actions === undefined || erasures === undefined) return undefined;
+    const next = nextOfMerged(actions, erasures, merged.placeOf);
+    return next && { topic: merged[next.from], beforeOffset: next.beforeOffset };
   }
 
   #ack(): void {

@@ -1,4 +1,5 @@
 /** One input partition in this instance's hands: its producer, its state, its records, from taking over to handing over. */
+import { randomBytes } from 'node:crypto';
 import type { ChangelogReader } from '../../infra/kafka/changelog-reader.ts';
 import type { KafkaClient } from '../../infra/kafka/kafka-client.ts';
 import type { PartitionFetcher } from '../../infra/kafka/partition-fetcher.ts';
@@ -8,10 +9,14 @@ import { PersistentSequenceStore } from '../../operators/index.ts';
 import type { SourceRecord } from '../../schemas/action.ts';
 import type { OutputBatch } from '../../schemas/batch.ts';
 import type { Config, KafkaConfig } from '../../schemas/config.ts';
+import { decodePlace, PLACE_KEYS } from '../../schemas/erasure-place.ts';
+import type { PipelineError } from '../../schemas/errors.ts';
 import type { InputPositions, StateChange, StatePosition, StateSignature } from '../../schemas/state.ts';
+import { commitAgain, outcomeOf } from './commit-again.ts';
+import { ErasurePlaces } from './erasure-places.ts';
 import { PartitionSource } from './partition-source.ts';
 import { encodePosition, POSITION_KEY } from './position-record.ts';
-import { type RestoredState, restoreState } from './restore-state.ts';
+import { type RestoredState, restoreState, type StateMeta } from './restore-state.ts';
 
 /** What all partitions of an instance share. */
 export interface TaskParts {
@@ -43,6 +48,8 @@ export interface TaskObserver {
   readonly onCommit?: (partition: number, seconds: number) => void;
   /** A commit that failed: its transaction is aborted, now or by the next owner. */
   readonly onAborted?: (partition: number) => void;
+  /** A commit whose answer did not come: it is looked for, and done again where it was not done. */
+  readonly onCommitAgain?: (partition: number, error: PipelineError) => void;
   /** Records `from` to `to` were deleted by retention before they were read. */
   readonly onLost?: (at: { readonly topic: string; readonly partition: number }, from: number, to: number) => void;
 }
@@ -55,7 +62,12 @@ export class PartitionTask {
   readonly #state: RestoredState;
   readonly #source: PartitionSource;
   readonly #changelog: string;
+  readonly #places: ErasurePlaces;
+  readonly #writer = randomBytes(4).toString('hex');
+  readonly #closing = new AbortController();
   #inputs: InputPositions;
+  /** Where the record after the newest committed one is to be found. */
+  #changelogEnd: number;
   /** The local store's last write: behind the transaction, and repaired from the changelog where it is lost. */
   #storing: Promise<void> = Promise.resolve();
   #committing: Promise<void> = Promise.resolve();
@@ -76,7 +88,10 @@ export class PartitionTask {
       const inputs = await startPositions(partition, parts, state.position);
       if (state.position === undefined && parts.config.kafka.startFrom === 'latest')
         await commitStart(inputs, parts, producer, state);
-      return new PartitionTask(partition, parts, producer, state, inputs);
+      const places = await placesOf(partition, parts, state, inputs);
+      const { changelogOffset = (await parts.changelog.offsets(partition)).first } = (state.store.meta() ??
+        {}) as Partial<StateMeta>;
+      return new PartitionTask(partition, parts, producer, state, inputs, places, changelogOffset);
     } catch (error) {
       await state?.store.close();
       await producer.close();
@@ -90,8 +105,12 @@ export class PartitionTask {
     producer: PartitionProducer,
     state: RestoredState,
     inputs: InputPositions,
+    places: ErasurePlaces,
+    changelogEnd: number,
   ) {
     this.partition = partition;
+    this.#changelogEnd = changelogEnd;
+    this.#places = places;
     this.#parts = parts;
     this.#producer = producer;
     this.#state = state;
@@ -105,10 +124,10 @@ export class PartitionTask {
       hotUsers: parts.hotUsersPerPartition,
     });
     const { userActions, erasures } = parts.config.kafka.topics;
-    const merged = [userActions, erasures];
     this.#source = new PartitionSource({
       partition,
-      topics: [merged, ...parts.topics.filter((topic) => !merged.includes(topic)).map((topic) => [topic])],
+      topics: parts.topics,
+      merged: { actions: userActions, erasures, placeOf: places.placeOf },
       fetched: parts.fetcher,
       batchEvents,
       maxInFlightBatches,
@@ -140,18 +159,34 @@ export class PartitionTask {
   }
 
   async #commit(batch: OutputBatch): Promise<void> {
-    const { outputs, signature, now, observer } = this.#parts;
+    const { outputs, signature, now, observer, config } = this.#parts;
+    const { userActions, erasures } = config.kafka.topics;
     const began = performance.now();
     const inputs = { ...this.#inputs, [batch.source.topic]: batch.source.nextOffset };
-    const changes: readonly StateChange[] = batch.state?.changes ?? [];
-    const position: StatePosition = { stateId: this.#state.stateId, inputs, signature };
+    const erased = batch.source.topic === erasures ? batch.source.records : [];
+    const changes: readonly StateChange[] = [
+      ...(batch.state?.changes ?? []),
+      ...(erased.length === 0 ? [] : this.#places.changesOf(erased, inputs[userActions]!)),
+    ];
+    const position: StatePosition = { stateId: this.#state.stateId, inputs, signature, writer: this.#writer };
     const records = new Map<string, readonly OutgoingRecord[]>(outputs(batch));
-    records.set(this.#changelog, [...changes, { key: POSITION_KEY, value: encodePosition(position) }]);
-    const ends = await this.#producer.commit({ records, inputs: { [batch.source.topic]: batch.source.nextOffset } });
+    const logged = [...changes, { key: POSITION_KEY, value: encodePosition(position) }];
+    records.set(this.#changelog, logged);
+    const { signal } = this.#closing;
+    const at = { changelog: this.#parts.changelog, topic: this.#changelog, partition: this.partition, signal };
+    const ends = await commitAgain({
+      producer: this.#producer,
+      commit: { records, inputs: { [batch.source.topic]: batch.source.nextOffset } },
+      outcome: () => outcomeOf(logged, { ...at, from: this.#changelogEnd }),
+      signal,
+      onAgain: (error) => observer.onCommitAgain?.(this.partition, error),
+    });
     this.#inputs = inputs;
+    this.#changelogEnd = ends.get(this.#changelog)!;
+    this.#places.committed(erased);
     // One write at a time; a commit waits for the one before, so that at most one is outstanding.
     await this.#storing;
-    const meta = { position, changelogOffset: ends.get(this.#changelog)!, savedAtMs: now() };
+    const meta = { position, changelogOffset: this.#changelogEnd, savedAtMs: now() };
     this.#storing = this.#state.store.write(changes, meta).then(() => {
       if (batch.state !== undefined) this.sequences.committed(batch.state.mark);
     });
@@ -173,6 +208,7 @@ export class PartitionTask {
   }
 
   async #close(): Promise<void> {
+    this.#closing.abort();
     for (const topic of this.#parts.topics) this.#parts.fetcher.unassign({ topic, partition: this.partition });
     await this.#settled();
     await this.#state.store.close();
@@ -201,6 +237,18 @@ async function commitStart(
   const records = new Map([[changelog, [{ key: POSITION_KEY, value: encodePosition(position) }]]]);
   const ends = await producer.commit({ records, inputs });
   await store.write([], { position, changelogOffset: ends.get(changelog)!, savedAtMs: now() });
+}
+
+async function placesOf(
+  partition: number,
+  { config, fetcher }: TaskParts,
+  { store }: RestoredState,
+  inputs: InputPositions,
+): Promise<ErasurePlaces> {
+  const { erasures: topic } = config.kafka.topics;
+  const places = store.range(PLACE_KEYS.first, PLACE_KEYS.last).flatMap(({ key, value }) => decodePlace(key, value) ?? []);
+  const { first } = places.length === 0 ? { first: 0 } : await fetcher.offsets({ topic, partition });
+  return new ErasurePlaces(places, inputs[topic]!, first);
 }
 
 /** By the state, for it holds what was done; else what the group committed; else as configured. */

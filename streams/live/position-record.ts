@@ -1,7 +1,6 @@
 /** How far a partition's inputs are in its state, as a record of the changelog: the last of every commit. */
-import { RESERVED_KEY_PREFIX } from '../../operators/index.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
-import type { StatePosition } from '../../schemas/state.ts';
+import { RESERVED_KEY_PREFIX, type StatePosition } from '../../schemas/state.ts';
 
 /** No user's record has a key that begins like this. */
 export const POSITION_KEY: Uint8Array = Buffer.concat([Uint8Array.of(RESERVED_KEY_PREFIX), Buffer.from('position')]);

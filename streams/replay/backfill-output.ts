@@ -2,7 +2,7 @@
 import type { DeadLetter } from '../../schemas/action.ts';
 import type { OutputBatch } from '../../schemas/batch.ts';
 import type { RunRecord } from '../../schemas/run-record.ts';
-import type { HistoryBatch } from './shape-updates.ts';
+import type { HistoryBatch, PartitionedChange } from './shape-updates.ts';
 
 export type RunPlace = 'clickhouse' | 'kafka' | 'parquet' | 'jsonl';
 
@@ -15,6 +15,8 @@ export interface RunStart {
   readonly facts: Readonly<Record<string, unknown>>;
   /** Of the whole source. */
   readonly letters: readonly DeadLetter[];
+  /** State that is no user's, for a place that keeps state. @default none */
+  readonly places?: readonly PartitionedChange[] | undefined;
 }
 
 /** One run, while it is written. */

@@ -88,7 +88,7 @@ export async function backfill(options: BackfillOptions): Promise<BackfillResult
     let encoder: ReturnType<typeof bulkEncoder> | undefined;
     try {
       if (fresh) await output.drop(runId);
-      writer = await output.open({ runId, total: sort.count, facts: factsOf(options), letters });
+      writer = await output.open({ runId, total: sort.count, facts: factsOf(options), letters, places: source.places });
       const { position: start, batchesDone } = writer;
       const publish = afterFirst(batchesDone, writer);
       encoder = bulkEncoder(options);

@@ -46,7 +46,7 @@ async function openRun(
   kafka: KafkaClient,
   config: LiveConfig['kafka'],
   codec: AvroCodec,
-  { runId, total, facts, letters }: RunStart,
+  { runId, total, facts, letters, places = [] }: RunStart,
 ): Promise<RunWriter> {
   await createRunTopics(kafka, config, runId);
   const producer = new RunProducer(kafka, config, runId);
@@ -63,7 +63,10 @@ async function openRun(
       facts: found?.facts ?? facts,
     });
     const split = splitter(config, codec, runId, facts['ranges'] !== undefined);
-    if (found === undefined) await producer.commit(split(lettersBatch(letters)), record({ position: 0 }, false));
+    if (found === undefined) {
+      const begun = { ...lettersBatch(letters), state: { changes: places, mark: 0 } };
+      await producer.commit(split(begun), record({ position: 0 }, false));
+    }
     const begin = { position: found?.position ?? 0, batchesDone: found?.batchesDone ?? 0 };
     const checkpointOf = checkpoints(begin);
     return {

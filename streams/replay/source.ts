@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { openMappedRows } from '../../infra/files/read-records.ts';
 import { topicsOf } from '../../infra/files/topics-of.ts';
+import { readErasurePlaces } from '../../infra/kafka/erasure-places.ts';
 import { type KafkaClient, kafkaClient } from '../../infra/kafka/kafka-client.ts';
 import { partitionOf } from '../../infra/kafka/keyed-producer.ts';
 import { type OffsetRange, type RangeBounds, readRanges, resolveRanges } from '../../infra/kafka/range-reader.ts';
@@ -11,11 +12,14 @@ import { createRecordDecoder, type RecordDecoder } from '../../schemas/avro/reco
 import { fixedSchemas } from '../../schemas/avro/schemas.ts';
 import { schemaIdsOf } from '../../schemas/avro/wire-format.ts';
 import type { Config } from '../../schemas/config.ts';
+import { placeRecord } from '../../schemas/erasure-place.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { compileMapping, type DecodeResult } from '../../schemas/record-mapping.ts';
 import { type LiveConfig, requireKafka } from '../require-kafka.ts';
 import { requireMappedFields } from '../require-mapped-fields.ts';
+import { LogOrder } from './log-order.ts';
 import { rowInputs } from './row-inputs.ts';
+import type { PartitionedChange } from './shape-updates.ts';
 
 /** Takes a record, what it was decoded to, and what its user's events are sorted by. */
 export type Visit = (record: SourceRecord, result: DecodeResult, order: number) => void;
@@ -25,6 +29,8 @@ export interface BackfillSource {
   scan(visit: Visit, signal?: AbortSignal): Promise<string>;
   /** Of the run's record; of Kafka with the `ranges` that were read, once they were. */
   readonly facts: Readonly<Record<string, unknown>>;
+  /** Where the erasures of a log stand, once it was read: part of the state that live goes on from. */
+  readonly places?: readonly PartitionedChange[];
 }
 
 /** Files and tables, each user's events by event time, ties by input and row: as in the merged order of a replay. */
@@ -75,8 +81,8 @@ export const deploymentDecoder = (config: LiveConfig, registry: SchemaRegistry |
   });
 
 /**
- * A deployment's topics, each user's events by their place in the log, as live takes them; erasures among them by the records'
- * timestamps. Reads outside the deployment's group.
+ * A deployment's topics, each user's events by their place in the log, as live takes them; erasures among them where live has carried
+ * them out, or, where nobody has, by the records' timestamps (`LogOrder`). Reads outside the deployment's group.
  *
  * @param boundsOf of a partition of `userActions`
  */
@@ -85,6 +91,9 @@ export function kafkaBackfill(given: Config, boundsOf: (partition: number) => Ra
   return {
     get facts() {
       return log.facts;
+    },
+    get places() {
+      return log.places;
     },
     async scan(visit, signal) {
       await log.open();
@@ -110,6 +119,9 @@ export function joinedBackfill(given: Config, boundsOf: (partition: number) => R
     get facts() {
       return { ...rows, ...log.facts };
     },
+    get places() {
+      return log.places;
+    },
     async scan(visit, signal) {
       // A range that the log does not have is told before months of rows are read.
       const partitions = await log.open();
@@ -128,7 +140,9 @@ class Log {
   readonly #boundsOf: (partition: number) => RangeBounds;
   readonly #kafka: KafkaClient;
   readonly #registry: SchemaRegistry | undefined;
-  #ranges: readonly OffsetRange[] = [];
+  #actions: readonly OffsetRange[] = [];
+  #erasures: readonly OffsetRange[] = [];
+  #places: readonly PartitionedChange[] = [];
 
   constructor(config: LiveConfig, boundsOf: (partition: number) => RangeBounds) {
     const { schemaRegistry } = config.kafka;
@@ -140,36 +154,53 @@ class Log {
 
   get facts() {
     const { userActions, erasures } = this.#config.kafka.topics;
-    return { topics: [userActions, erasures], ranges: this.#ranges };
+    return { topics: [userActions, erasures], ranges: [...this.#actions, ...this.#erasures] };
+  }
+
+  get places() {
+    return this.#places;
   }
 
   /** Finds out what is to be read. @returns how many partitions actions have */
   async open(): Promise<number> {
     const { topics } = this.#config.kafka;
     await requireMappedFields(this.#config.kafka, this.#registry);
-    const actions = await resolveRanges(this.#kafka, topics.userActions, this.#boundsOf);
-    const erasures = await resolveRanges(this.#kafka, topics.erasures, () => ({}));
-    this.#ranges = [...actions, ...erasures];
-    return actions.length;
+    this.#actions = await resolveRanges(this.#kafka, topics.userActions, this.#boundsOf);
+    this.#erasures = await resolveRanges(this.#kafka, topics.erasures, () => ({}));
+    return this.#actions.length;
   }
 
   async scan(visit: Visit, signal: AbortSignal | undefined): Promise<string> {
-    const { topics, maxBufferedBytes } = this.#config.kafka;
+    const { maxBufferedBytes } = this.#config.kafka;
     const decoder = deploymentDecoder(this.#config, this.#registry);
-    const newest = new Map<string, number>();
-    for await (const records of readRanges(this.#kafka, this.#ranges, maxBufferedBytes, signal)) {
+    const orders = await this.#orders(signal);
+    for await (const records of readRanges(this.#kafka, this.#actions, maxBufferedBytes, signal)) {
       await this.#registry?.ensure(schemaIdsOf(records));
-      for (const record of records) {
-        const { topic, partition } = record.position;
-        const key = `${partition}/${topic}`;
-        // Never back: within a topic the place in the log decides, whatever the producers' clocks said.
-        const at = Math.max(newest.get(key) ?? 0, record.timestampMs ?? 0);
-        newest.set(key, at);
-        // Of one moment, an erasure takes the actions with it, as it does live.
-        visit(record, decoder.decode(record), 2 * at + (topic === topics.erasures ? 1 : 0));
-      }
+      for (const record of records)
+        visit(record, decoder.decode(record), orders.get(record.position.partition)!.ofAction(record));
     }
+    const places: PartitionedChange[] = [];
+    for (const [partition, order] of orders)
+      for (const { record, order: at, place } of order.erasures()) {
+        await this.#registry?.ensure(schemaIdsOf([record]));
+        visit(record, decoder.decode(record), at);
+        places.push({ partition, ...placeRecord(place) });
+      }
+    this.#places = places;
     const text = ({ topic, partition, from, to }: OffsetRange) => `${topic}/${partition} ${from}-${to}`;
-    return this.#ranges.map(text).join('\n');
+    // Where erasures stand decides what comes out.
+    const placed = places.map(({ partition, key, value }) => `${partition} ${Buffer.from(key).toString('hex')} ${value}`);
+    return [...this.#actions, ...this.#erasures].map(text).concat(placed).join('\n');
+  }
+
+  /** Of each partition, with its erasures, which are few. */
+  async #orders(signal: AbortSignal | undefined): Promise<ReadonlyMap<number, LogOrder>> {
+    const { kafka } = this.#config;
+    const erasures = new Map<number, SourceRecord[]>(this.#actions.map(({ partition }) => [partition, []]));
+    for await (const records of readRanges(this.#kafka, this.#erasures, kafka.maxBufferedBytes, signal))
+      for (const record of records) erasures.get(record.position.partition)?.push(record);
+    const some = [...erasures.values()].some((list) => list.length > 0);
+    const places = some ? await readErasurePlaces(this.#kafka, kafka, signal) : undefined;
+    return new Map([...erasures].map(([partition, list]) => [partition, new LogOrder(list, places?.get(partition) ?? [])]));
   }
 }

@@ -5,8 +5,10 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { connect } from '../../infra/clickhouse/connect.ts';
+import { readErasurePlaces } from '../../infra/kafka/erasure-places.ts';
 import { partitionOf } from '../../infra/kafka/keyed-producer.ts';
 import type { RangeBounds } from '../../infra/kafka/range-reader.ts';
+import { executeReset, planReset } from '../../infra/kafka/reset.ts';
 import { statedPartition } from '../../infra/kafka/transactions.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
 import { loadBundle } from '../../models/hstu/bundle.ts';
@@ -16,7 +18,7 @@ import { loadConfig } from '../../streams/load-config.ts';
 import { backfill, verifyStored } from '../../streams/replay/backfill.ts';
 import { clickhouseOutput } from '../../streams/replay/clickhouse-output.ts';
 import { kafkaOutput } from '../../streams/replay/kafka-output.ts';
-import { planPromotion } from '../../streams/replay/promote.ts';
+import { executePromotion, planPromotion } from '../../streams/replay/promote.ts';
 import { fileBackfill, joinedBackfill, kafkaBackfill } from '../../streams/replay/source.ts';
 import { storedInRun, storedInTopic } from '../../streams/replay/stored.ts';
 import { isVerified } from '../../streams/replay/verify.ts';
@@ -99,6 +101,82 @@ describe.skipIf(!kafkaIsPossible)('a backfill of Kafka', { timeout: 180_000 }, (
 
     const beyond = kafkaBackfill(config, () => ({ toOffset: 1_000_000 }));
     await expect(verifyStored({ ...common, source: beyond })).rejects.toThrow(/is not in the log, which holds the offsets 0 to/);
+  });
+
+  it('an erasure that was carried out stays so in every later reading, whatever clocks have said', async () => {
+    const odd = await LiveWorld.create({
+      broker: await sharedKafka(),
+      name: randomName('clocks'),
+      bundlePath: bundle.path,
+      bundle: bundle.bundle,
+      settings: { kafka: { partitions: 1 } },
+    });
+    const { topics } = odd.config.kafka;
+    const config = { ...odd.config, state: { ...odd.config.state, path: odd.folder } };
+    const codec = new AvroCodec();
+    const producer = odd.kafka.producer({ idempotent: true, createPartitioner: statedPartition });
+    const send = (topic: string, key: string, value: Buffer | null, timestampMs: number) =>
+      producer.send({ topic, messages: [{ key, value, partition: 0, timestamp: String(Math.round(timestampMs)) }] });
+    const [template] = liveEvents({ events: 1, users: 1, late: 0 });
+    const act = (userId: string, eventId: string, timestampMs: number) =>
+      send(topics.userActions, userId, codec.encode('UserAction', { ...template!, userId, eventId }), timestampMs);
+    const alive = async () => {
+      const last = new Map((await odd.outputs(topics.userEmbeddings, 'UserEmbedding')).map(({ key, value }) => [key, value]));
+      return [...last].flatMap(([key, value]) => (value === null ? [] : [`${key}/${value.version}`])).sort();
+    };
+    const verified = async () => {
+      const stored = await storedInTopic(odd.config);
+      const source = kafkaBackfill(config, () => ({}));
+      return verifyStored({ config, bundle: bundle.bundle, stored, everyVersion: false, source });
+    };
+    try {
+      await producer.connect();
+      const live = await odd.start('live');
+      await live.untilRunning();
+      await act('fast-clock', '1', Date.now() + 50 * 60_000);
+      await act('goes', '1', Date.now());
+      await act('returns', '1', Date.now());
+      await odd.untilConsumed(3);
+      for (const userId of ['goes', 'returns']) await send(topics.erasures, userId, null, Date.now());
+      await odd.untilConsumed(2, 60_000, topics.erasures);
+      // Written after the erasure was carried out, by a clock that is behind: another life, for everybody who reads the log.
+      await act('returns', '2', Date.now() - 60_000);
+      await odd.untilConsumed(4);
+      expect(await live.stop()).toBe(0);
+      const expected = ['fast-clock/1', 'returns/1'];
+      expect(await alive()).toEqual(expected);
+      expect(await verified()).toMatchObject({ users: 2, missing: [], extra: [], mismatches: [] });
+
+      const places = await readErasurePlaces(odd.kafka, config.kafka);
+      expect(places.get(0)).toMatchObject([
+        { offset: 0, before: 3 },
+        { offset: 1, before: 3 },
+      ]);
+      await executeReset(odd.kafka, config, await planReset(odd.kafka, config, 'earliest'));
+      expect(await readErasurePlaces(odd.kafka, config.kafka)).toEqual(places);
+      const again = await odd.start('again');
+      await odd.untilConsumed(4);
+      await odd.untilConsumed(2, 60_000, topics.erasures);
+      expect(await again.stop()).toBe(0);
+      expect(await alive()).toEqual(expected);
+
+      const output = await kafkaOutput(config);
+      const run = await backfill({
+        config,
+        bundle: bundle.bundle,
+        source: kafkaBackfill(config, () => ({})),
+        mode: 'state',
+        output,
+      });
+      expect(run.embeddings).toBe(2);
+      await executePromotion(config, await planPromotion(config, bundle.bundle, run.runId));
+      expect(await readErasurePlaces(odd.kafka, config.kafka)).toEqual(places);
+      expect(await alive()).toEqual(expected);
+      await output.close();
+    } finally {
+      await producer.disconnect();
+      await odd.close();
+    }
   });
 
   it('an erasure among a backlog takes what stands before it and nothing after, live as in a replay, and where files go before the log', async () => {

@@ -347,6 +347,19 @@ export class Instance {
     return this.#child.pid!;
   }
 
+  /** What it answers over HTTP. */
+  async ask(path: '/readyz' | '/healthz' | '/metrics'): Promise<{ readonly status: number; readonly body: string }> {
+    await this.untilLogged(/"port":(\d+)/);
+    const response = await fetch(`http://127.0.0.1:${/"port":(\d+)/.exec(this.#log)![1]}${path}`);
+    return { status: response.status, body: await response.text() };
+  }
+
+  /** Its exit code, when it has ended by itself. */
+  async ended(): Promise<number | null> {
+    await this.#exited;
+    return this.#exit!.code;
+  }
+
   /** Resolves when the log matches, what it held before its character `from` left out. */
   async untilLogged(pattern: RegExp, timeoutMs = 30_000, from = 0): Promise<void> {
     const began = performance.now();

@@ -190,8 +190,8 @@ export class FlowingPartitions {
     };
     const source = new PartitionSource({
       partition,
-      topics: [[TOPIC]],
-      fetched: { take, headMs: () => waiting[0]?.timestampMs ?? (waiting.length > 0 ? 0 : 'none') },
+      topics: [TOPIC],
+      fetched: { take, waiting: () => undefined },
       batchEvents: 8,
       maxInFlightBatches: 2,
       now,

@@ -1,0 +1,82 @@
+/** The places of erasures that a deployment has carried out, by its changelog: they outlive the state itself. */
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { Kafka } from 'kafkajs';
+import type { Config, KafkaConfig } from '../../schemas/config.ts';
+import { decodePlace, type ErasurePlace, placedOffset, placeRecord } from '../../schemas/erasure-place.ts';
+import { PartitionProducer } from './partition-producer.ts';
+import { readRanges, resolveRanges } from './range-reader.ts';
+import { changelogOf, withAdmin } from './topics.ts';
+
+/** By partition, in the order of the erasures. */
+export type ErasurePlaces = ReadonlyMap<number, readonly ErasurePlace[]>;
+
+/**
+ * Reads the changelog from end to end; nothing where there is none.
+ *
+ * @throws PipelineError Kafka's; `DOMException` `AbortError` when aborted
+ */
+export async function readErasurePlaces(kafka: Kafka, config: KafkaConfig, signal?: AbortSignal): Promise<ErasurePlaces> {
+  const changelog = changelogOf(config);
+  const names = await withAdmin(kafka, 'looking for the changelog', (admin) => admin.listTopics());
+  if (!names.includes(changelog)) return new Map();
+  const found = new Map<number, Map<number, ErasurePlace>>();
+  const ranges = await resolveRanges(kafka, changelog, () => ({}));
+  for await (const records of readRanges(kafka, ranges, config.maxBufferedBytes, signal))
+    for (const { key, value, position } of records) {
+      const offset = placedOffset(key);
+      if (offset === undefined) continue;
+      const ofPartition = found.get(position.partition) ?? new Map<number, ErasurePlace>();
+      found.set(position.partition, ofPartition);
+      const place = decodePlace(key, value as Uint8Array | null);
+      if (place === undefined) ofPartition.delete(offset);
+      else ofPartition.set(offset, place);
+    }
+  return inOrder(found);
+}
+
+/** Writes them into a changelog that was made anew. */
+export async function writeErasurePlaces(kafka: Kafka, config: KafkaConfig, places: ErasurePlaces): Promise<void> {
+  for (const [partition, ofPartition] of places) {
+    if (ofPartition.length === 0) continue;
+    const producer = new PartitionProducer(kafka, config, partition);
+    try {
+      await producer.open();
+      await producer.commitParts((send) => send(changelogOf(config), ofPartition.map(placeRecord)), {});
+    } finally {
+      await producer.close();
+    }
+  }
+}
+
+/** What a reset keeps while there is no changelog: cut short, it is done again by doing it again. */
+export class KeptPlaces {
+  readonly #path: string;
+
+  constructor({ state, kafka }: Config & { readonly kafka: KafkaConfig }) {
+    this.#path = join(state.path, `${kafka.applicationId}.erasure-places.json`);
+  }
+
+  /** `places`, with those that a reset which was cut short had kept. */
+  async keep(places: ErasurePlaces): Promise<ErasurePlaces> {
+    const text = await readFile(this.#path, 'utf8').catch(() => '[]');
+    const merged = new Map<number, Map<number, ErasurePlace>>();
+    for (const [partition, list] of [...(JSON.parse(text) as [number, ErasurePlace[]][]), ...places]) {
+      const ofPartition = merged.get(partition) ?? new Map<number, ErasurePlace>();
+      merged.set(partition, ofPartition);
+      for (const place of list) ofPartition.set(place.offset, place);
+    }
+    const kept = inOrder(merged);
+    if ([...kept.values()].every((list) => list.length === 0)) return kept;
+    await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 });
+    await writeFile(this.#path, JSON.stringify([...kept]), { mode: 0o600 });
+    return kept;
+  }
+
+  async drop(): Promise<void> {
+    await rm(this.#path, { force: true });
+  }
+}
+
+const inOrder = (found: ReadonlyMap<number, ReadonlyMap<number, ErasurePlace>>): ErasurePlaces =>
+  new Map([...found].map(([partition, places]) => [partition, [...places.values()].sort((a, b) => a.offset - b.offset)]));
