@@ -4,7 +4,7 @@ const by = Number(process.env.CLOCK_BY ?? 0);
 const Real = Date;
 const shifted = () => Real.now() + (performance.now() >= at ? by : 0);
 
-globalThis.Date = class Date extends Real {
+globalThis.Date = class Shifted extends Real {
   constructor(...parts) {
     if (parts.length === 0) super(shifted());
     else super(...parts);

@@ -59,8 +59,8 @@ export async function readByJava(broker: string, topic: string): Promise<SourceR
       records.push({
         position: { topic, partition: Number(partition), offset: Number(offset) },
         timestampMs: Number(time),
-        key: unescape(key!),
-        value: unescape(value),
+        key: bytesOf(key!),
+        value: bytesOf(value),
       });
     },
   );
@@ -68,7 +68,7 @@ export async function readByJava(broker: string, topic: string): Promise<SourceR
 }
 
 /** As Kafka's `Bytes.toString` writes them: `\x5C` for what is not printable, or a backslash. */
-function unescape(text: string): Buffer | null {
+function bytesOf(text: string): Buffer | null {
   if (text === NULL) return null;
   return Buffer.from(
     text.replace(/\\x([0-9A-F]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16))),
