@@ -108,6 +108,11 @@ const kafkaSchema = z.strictObject({
   maxBufferedBytes: positive.default(4 * MIB),
   /** Largest record, bytes; a larger one becomes a dead letter. */
   maxRecordBytes: positive.default(MIB),
+  /**
+   * Largest batch of a producer, unpacked, bytes; a larger one becomes one dead letter that names it (offsets, bytes, digest). A batch of
+   * 1 MiB as brokers take it is some 20 MiB of JSON; 60 of them at once would be hostile. Each partition that is fetched may hold one.
+   */
+  maxBatchBytes: positive.default(64 * MIB),
   sessionTimeoutMs: positive.default(30_000),
   heartbeatIntervalMs: positive.default(3_000),
   rebalanceTimeoutMs: positive.default(60_000),

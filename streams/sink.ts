@@ -17,7 +17,7 @@ import { schemaIdsOf } from '../schemas/avro/wire-format.ts';
 import { patiently } from './patience.ts';
 import type { LiveConfig } from './require-kafka.ts';
 import { type SinkObserver, SinkStream } from './sink/sink-stream.ts';
-import { Watch } from './watch.ts';
+import { standingOf, Watch } from './watch.ts';
 
 export interface OpenSinkOptions {
   readonly config: LiveConfig;
@@ -88,6 +88,7 @@ export async function openSink({ config, observer = {}, logCreator, signal }: Op
   const maxBufferedBytes = Math.max(MIN_BUFFER_BYTES, Math.floor(sink.maxBufferedBytes / (topics.length * partitions)));
   const fetcher = new PartitionFetcher(kafka, {
     maxBufferedBytes,
+    maxBatchBytes: settings.maxBatchBytes,
     maxBytesPerFetch: Math.min(2 ** 18, maxBufferedBytes),
     onData: () => stream.notify(),
     onError: (error) => stream.fail(error),
@@ -144,7 +145,7 @@ export async function openSink({ config, observer = {}, logCreator, signal }: Op
     partitions,
     positions: () => progress().map((at) => ({ ...at, waitingMs: fetcher.waiting(at)?.records[0]?.timestampMs })),
     owned: () => stream.assignment,
-    standing: () => [],
+    standing: () => standingOf(fetcher),
   });
   const instance = `${hostname()}-${process.pid}-${randomBytes(2).toString('hex')}`;
   const timer = setInterval(() => {

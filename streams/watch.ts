@@ -1,5 +1,6 @@
 /** What an instance knows of its own trouble, beside its state: is it ready, how far is it behind, where does it stand still. */
 import type { LogEnds } from '../infra/kafka/log-ends.ts';
+import type { PartitionFetcher } from '../infra/kafka/partition-fetcher.ts';
 import type { ErrorCode } from '../schemas/errors.ts';
 
 /** A partition whose records cannot be fetched, or not be read. */
@@ -159,3 +160,7 @@ export class Watch {
     );
   }
 }
+
+/** What a fetcher says stands. */
+export const standingOf = (fetcher: Pick<PartitionFetcher, 'standing'>): Standing[] =>
+  fetcher.standing().map(({ sinceMs, ...standing }) => ({ ...standing, forMs: Date.now() - sinceMs }));

@@ -131,7 +131,7 @@ async function* recordsOf(
   partition: number,
 ): AsyncGenerator<readonly SourceRecord[]> {
   const ranges = (await resolveRanges(kafka, topic, () => ({}))).filter((range) => range.partition === partition);
-  yield* readRanges(kafka, ranges, config.maxBufferedBytes);
+  yield* readRanges(kafka, ranges, config);
 }
 
 /** Keys that have a value now. */

@@ -56,15 +56,25 @@ export async function resolveRanges(
   });
 }
 
+export interface ReadLimits {
+  /** Fetched and not yet given, a partition, bytes. */
+  readonly maxBufferedBytes: number;
+  /** Largest batch, unpacked, bytes. @default as `PartitionFetcher` */
+  readonly maxBatchBytes?: number;
+  /** Of a larger batch: a record with its `fault`, for whoever looks at that; or an error. @default 'refused' */
+  readonly faults?: 'given' | 'refused';
+}
+
 /**
  * The committed records of the ranges, each partition in its order.
  *
- * @throws PipelineError Kafka's; `SOURCE_UNREADABLE` where retention deletes a part of a range before it is read
+ * @throws PipelineError Kafka's; `BATCH_UNREADABLE`; `SOURCE_UNREADABLE` where retention deletes a part of a range before it is read, or
+ *   a batch is too large
  */
 export async function* readRanges(
   kafka: Kafka,
   ranges: readonly OffsetRange[],
-  maxBufferedBytes: number,
+  { maxBufferedBytes, maxBatchBytes, faults = 'refused' }: ReadLimits,
   signal?: AbortSignal,
 ): AsyncGenerator<readonly SourceRecord[]> {
   let wake: () => void = () => undefined;
@@ -75,8 +85,12 @@ export async function* readRanges(
   };
   const fetcher = new PartitionFetcher(kafka, {
     maxBufferedBytes,
+    maxBatchBytes,
     onData: () => wake(),
     onError: fail,
+    onStanding: ({ code, reason }) => {
+      if (code === 'BATCH_UNREADABLE') fail(new PipelineError(code, reason));
+    },
     onSkipped: ({ topic, partition }, from, to) =>
       fail(
         new PipelineError(
@@ -101,6 +115,8 @@ export async function* readRanges(
       for (const range of [...open]) {
         const { records, nextOffset } = fetcher.take(range, 10_000);
         const wanted = records.filter(({ position }) => position.offset < range.to);
+        const refused = faults === 'refused' ? wanted.find(({ fault }) => fault !== undefined) : undefined;
+        if (refused !== undefined) throw unusable(refused);
         if (wanted.length > 0) yield wanted;
         taken ||= records.length > 0;
         if (nextOffset < range.to) continue;
@@ -114,3 +130,6 @@ export async function* readRanges(
     await fetcher.close();
   }
 }
+
+const unusable = ({ position: { topic, partition }, fault }: SourceRecord): PipelineError =>
+  new PipelineError('SOURCE_UNREADABLE', `${topic}/${partition}: ${fault!.message}`);

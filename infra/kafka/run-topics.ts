@@ -58,7 +58,7 @@ export async function readRunRecord(kafka: Kafka, config: KafkaConfig, runId: st
   const topic = runTopicsOf(config, runId).run;
   const ranges = await resolveRanges(kafka, topic, () => ({}));
   let last: RunRecord | undefined;
-  for await (const records of readRanges(kafka, ranges, config.maxBufferedBytes)) {
+  for await (const records of readRanges(kafka, ranges, config)) {
     const value = records.at(-1)?.value;
     if (value !== null && value !== undefined) last = JSON.parse(Buffer.from(value as Uint8Array).toString()) as RunRecord;
   }

@@ -28,7 +28,7 @@ export interface ErasureParts {
 }
 
 const POLL_MS = 250;
-const MAX_BUFFERED_BYTES = 4 * 2 ** 20;
+const LIMITS = { maxBufferedBytes: 4 * 2 ** 20, faults: 'given' } as const;
 
 /** Writes the erasure. @returns where it stands */
 export async function askForErasure({ kafka, config, userId, reason }: ErasureParts): Promise<RequestedErasure> {
@@ -93,7 +93,7 @@ async function lastUnread({ kafka, config, isOfUser, prepare, signal }: ErasureP
     from: Math.min(range.to, Math.max(range.from, committed.get(`${range.partition}/${range.topic}`) ?? 0)),
   }));
   const last = new Map<number, number>();
-  for await (const records of readRanges(kafka, ranges, MAX_BUFFERED_BYTES, signal)) {
+  for await (const records of readRanges(kafka, ranges, LIMITS, signal)) {
     await prepare?.(records);
     for (const record of records) if (isOfUser(record)) last.set(record.position.partition, record.position.offset);
   }
@@ -105,7 +105,7 @@ async function lastTombstone({ kafka, config, userId, signal }: ErasureParts, pa
   const ranges = await resolveRanges(kafka, config.kafka.topics.userEmbeddings, () => ({}));
   let last: number | undefined;
   const own = ranges.filter((range) => range.partition === partition);
-  for await (const records of readRanges(kafka, own, MAX_BUFFERED_BYTES, signal))
+  for await (const records of readRanges(kafka, own, LIMITS, signal))
     for (const { key, value, position } of records)
       if (value === null && key != null && Buffer.from(key).toString() === userId) last = position.offset;
   return last;

@@ -27,7 +27,7 @@ import type { LiveConfig } from '../require-kafka.ts';
 import { requireKnownActions } from '../require-known-actions.ts';
 import { requireMappedFields } from '../require-mapped-fields.ts';
 import { requireCompatible } from '../state-signature.ts';
-import { Watch } from '../watch.ts';
+import { standingOf, Watch } from '../watch.ts';
 import { type CatalogueObserver, LiveCatalogue } from './live-catalogue.ts';
 import { type LiveObserver, LiveStream } from './live-stream.ts';
 import type { TaskParts } from './partition-task.ts';
@@ -113,9 +113,12 @@ export async function openLive({
   const changelog = new ChangelogReader(kafka, changelogOf(config.kafka));
   const fetcher = new PartitionFetcher(kafka, {
     maxBufferedBytes: config.kafka.maxBufferedBytes,
+    maxBatchBytes: config.kafka.maxBatchBytes,
     onData: ({ partition }) => stream.tasks.get(partition)?.source.notify(),
     onError: (error) => stream.fail(error),
     onTrouble: (error) => observer.onNotice?.('fetching fails; it is tried again', { code: error.code, reason: error.message }),
+    onStanding: (standing) => observer.onNotice?.('a partition stands: it cannot be read on', { ...standing }),
+    onMoving: ({ topic, partition }) => observer.onFact?.('a partition that stood goes on', { topic, partition }),
     onSkipped: ({ topic, partition }, from, to) => observer.onLost?.({ topic, partition }, from, to),
   });
   const publishedAt = new Map<number, number>();
@@ -248,7 +251,7 @@ export async function openLive({
     partitions,
     positions: () => positionsOf([...stream.tasks.values()], fetcher),
     owned: () => stream.assignment,
-    standing: () => [],
+    standing: () => standingOf(fetcher),
   });
   const close = async () => {
     await catalogue?.close();

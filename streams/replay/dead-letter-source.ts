@@ -23,7 +23,7 @@ const AROUND_BYTES = 64 * 1024;
  */
 export function deadLetterBackfill(given: Config, boundsOf: (partition: number) => RangeBounds): BackfillSource {
   const config = requireKafka(given, 'a backfill from dead letters');
-  const { topics, maxBufferedBytes, maxRecordBytes, schemaRegistry } = config.kafka;
+  const { topics, maxRecordBytes, schemaRegistry } = config.kafka;
   const registry = schemaRegistry && new SchemaRegistry(schemaRegistry);
   const decoder = deploymentDecoder(config, registry);
   const letters = new AvroCodec({ schemas: registry ?? fixedSchemas, maxRecordBytes: 2 * maxRecordBytes + AROUND_BYTES });
@@ -53,7 +53,7 @@ export function deadLetterBackfill(given: Config, boundsOf: (partition: number) 
     async scan(visit, signal) {
       const kafka = kafkaClient(config.kafka);
       ranges = await resolveRanges(kafka, topics.deadLetters, boundsOf);
-      for await (const records of readRanges(kafka, ranges, maxBufferedBytes, signal)) {
+      for await (const records of readRanges(kafka, ranges, config.kafka, signal)) {
         await registry?.ensure(schemaIdsOf(records));
         const originals = records.map(originalOf).filter(({ position }) => position.topic !== topics.candidateRequests);
         await registry?.ensure(schemaIdsOf(originals));

@@ -85,7 +85,8 @@ export class FeedReader {
       cuts: [],
       unreadable: 0,
     };
-    for (const record of records) if (this.#take.get(record.position.topic)?.(record, rows) !== true) rows.unreadable += 1;
+    for (const record of records)
+      if (record.fault !== undefined || this.#take.get(record.position.topic)?.(record, rows) !== true) rows.unreadable += 1;
     return rows;
   }
 
