@@ -2,10 +2,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ClickHouse } from '../../infra/clickhouse/clickhouse.ts';
 import { readOffsets } from '../../infra/clickhouse/feed/feed-offsets.ts';
+import { checkTopics } from '../../infra/kafka/check-topics.ts';
 import type { KafkaClient } from '../../infra/kafka/kafka-client.ts';
 import { readRanges, resolveRanges } from '../../infra/kafka/range-reader.ts';
 import { committedBy, type RequestedErasure, requestErasure } from '../../infra/kafka/request-erasure.ts';
-import { checkTopics, readTopics } from '../../infra/kafka/topics.ts';
+import { readTopics } from '../../infra/kafka/topics.ts';
 import type { SourceRecord } from '../../schemas/action.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import type { LiveConfig } from '../require-kafka.ts';

@@ -5,7 +5,8 @@ import { OutputProducer } from '../../infra/kafka/output-producer.ts';
 import { outputRecords } from '../../infra/kafka/output-records.ts';
 import { PartitionFetcher } from '../../infra/kafka/partition-fetcher.ts';
 import { SchemaRegistry } from '../../infra/kafka/schema-registry.ts';
-import { changelogOf, checkTopics, inputTopics, readTopics, withAdmin } from '../../infra/kafka/topics.ts';
+import { TopicGuard } from '../../infra/kafka/topic-guard.ts';
+import { changelogOf, inputTopics, withAdmin } from '../../infra/kafka/topics.ts';
 import type { HstuEncoder } from '../../models/encoder.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
 import { toSeconds } from '../../operators/index.ts';
@@ -82,7 +83,11 @@ export async function openLive({
   const kafka = kafkaClient(config.kafka, { ...(logCreator !== undefined && { logCreator }) });
   const topics = inputTopics(config.kafka);
   await requireLogin(config.kafka);
-  const partitions = checkTopics(await readTopics(kafka, config.kafka), config.kafka);
+  const guard = new TopicGuard(kafka, config.kafka, {
+    onFailed: (error) => stream.fail(error),
+    onNotice: (message, facts) => observer.onNotice?.(message, facts),
+  });
+  const partitions = await guard.open();
   const registry = config.kafka.schemaRegistry && new SchemaRegistry(config.kafka.schemaRegistry);
   await requireMappedFields(config.kafka, registry);
   const { userEmbeddings, candidateScores, deadLetters, actionOutcomes } = config.kafka.topics;
@@ -127,6 +132,8 @@ export async function openLive({
     window: bundle.config.window,
     hotUsersPerPartition: Math.max(1, Math.ceil(config.state.hotUsers / partitions)),
     topics,
+    topicIds: guard.idsOf(topics),
+    partitions,
     prepare,
     outputs: (batch) => (inTransaction(batch) ? toRecords(batch) : new Map()),
     committedOffsets: (partition) => committedOffsets(kafka, config.kafka.applicationId, topics, partition),
@@ -211,6 +218,7 @@ export async function openLive({
     task,
     standby: config.state.standby ? new Standby(followed, { partitions }) : undefined,
     pipeline: slot,
+    beforeTakeOver: () => guard.check(),
     observer: {
       ...observer,
       onCommitted: (batch) => {
@@ -221,6 +229,7 @@ export async function openLive({
   });
   const close = async () => {
     await catalogue?.close();
+    await guard.close();
     await Promise.all([fetcher.close(), changelog.close(), outputs.close(), models.close()]);
     await slot.current.encoder.close();
   };

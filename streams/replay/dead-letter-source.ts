@@ -60,7 +60,9 @@ export function deadLetterBackfill(given: Config, boundsOf: (partition: number) 
         // All have one place: what was given up first was added first.
         for (const original of originals) visit(original, decoder.decode(original), 0);
       }
-      return ranges.map(({ topic, partition, from, to }) => `${topic}/${partition} ${from}-${to}`).join('\n');
+      return ranges
+        .map(({ topic, partition, from, to, topicId = '' }) => `${topic}/${partition} ${from}-${to} ${topicId}`.trimEnd())
+        .join('\n');
     },
   };
 }

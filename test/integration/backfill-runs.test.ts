@@ -49,7 +49,7 @@ describe.skipIf(!kafkaIsPossible)('runs of backfills', { timeout: 240_000 }, () 
     expect(await old.stop()).toBe(0);
     // Nobody erased it while live ran: only the run knows, and the embedding that is published goes with the cut-over.
     const eraser = new OutputProducer(world.kafka, world.config.kafka);
-    await eraser.send(partitionOf('gone', partitions), new Map([[topics.erasures, [{ key: 'gone', value: null }]]]));
+    await eraser.send(partitionOf('gone', partitions!), new Map([[topics.erasures, [{ key: 'gone', value: null }]]]));
     await eraser.close();
 
     const path = join(world.folder, 'other-model');

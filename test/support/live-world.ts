@@ -7,10 +7,11 @@ import type { Kafka, Producer } from 'kafkajs';
 import { stringify } from 'yaml';
 import { ActionProducer } from '../../infra/kafka/action-producer.ts';
 import type { LocalKafka } from '../../infra/kafka/broker/local-kafka.ts';
+import { createTopics } from '../../infra/kafka/change-topics.ts';
 import { kafkaClient } from '../../infra/kafka/kafka-client.ts';
 import { partitionOf } from '../../infra/kafka/keyed-producer.ts';
 import { PartitionFetcher } from '../../infra/kafka/partition-fetcher.ts';
-import { changelogOf, createTopics, withAdmin } from '../../infra/kafka/topics.ts';
+import { changelogOf, withAdmin } from '../../infra/kafka/topics.ts';
 import { statedPartition } from '../../infra/kafka/transactions.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
 import { Tokenizer } from '../../models/hstu/tokenizer.ts';
@@ -102,7 +103,7 @@ export class LiveWorld {
     const messages = requests.map((request) => ({
       key: request.userId,
       value: this.#codec.encode('CandidateRequest', request),
-      partition: partitionOf(request.userId, partitions),
+      partition: partitionOf(request.userId, partitions!),
     }));
     await this.#requester.send({ topic: topics.candidateRequests, acks: -1, messages });
   }
@@ -115,7 +116,7 @@ export class LiveWorld {
   }
 
   /** All committed records of a topic, partition by partition. */
-  async read(topic: string, partitions = this.config.kafka.partitions): Promise<SourceRecord[]> {
+  async read(topic: string, partitions = this.config.kafka.partitions!): Promise<SourceRecord[]> {
     const records: SourceRecord[] = [];
     let wake: () => void = () => undefined;
     const fetcher = new PartitionFetcher(this.kafka, {
