@@ -5,11 +5,10 @@ import { connect } from '../infra/clickhouse/connect.ts';
 import { type FeedHealth, writeHealth } from '../infra/clickhouse/feed/feed-offsets.ts';
 import { FeedReader } from '../infra/clickhouse/feed/feed-rows.ts';
 import { FeedWriter, type FeedWriterOptions } from '../infra/clickhouse/feed/feed-writer.ts';
-import { checkTopics } from '../infra/kafka/check-topics.ts';
 import { type KafkaLogCreator, kafkaClient, requireLogin } from '../infra/kafka/kafka-client.ts';
 import { PartitionFetcher } from '../infra/kafka/partition-fetcher.ts';
 import { SchemaRegistry } from '../infra/kafka/schema-registry.ts';
-import { readTopics } from '../infra/kafka/topics.ts';
+import { TopicGuard } from '../infra/kafka/topic-guard.ts';
 import { AvroCodec } from '../schemas/avro/avro-codec.ts';
 import { createRecordDecoder } from '../schemas/avro/record-decoder.ts';
 import { fixedSchemas } from '../schemas/avro/schemas.ts';
@@ -55,7 +54,11 @@ export async function openSink({ config, observer = {}, logCreator }: OpenSinkOp
   const runId = settings.applicationId;
   const kafka = kafkaClient(group, { ...(logCreator !== undefined && { logCreator }) });
   await requireLogin(group);
-  const partitions = checkTopics(await readTopics(kafka, settings), settings);
+  const guard = new TopicGuard(kafka, settings, {
+    onFailed: (error) => stream.fail(error),
+    onNotice: (message, facts) => observer.onNotice?.(message, facts),
+  });
+  const partitions = await guard.open();
   const registry = settings.schemaRegistry && new SchemaRegistry(settings.schemaRegistry);
   const schemas = registry ?? fixedSchemas;
   const reader = new FeedReader({
@@ -94,6 +97,8 @@ export async function openSink({ config, observer = {}, logCreator }: OpenSinkOp
     kafka,
     config: group,
     topics,
+    topicIds: guard.idsOf(topics),
+    beforeTakeOver: () => guard.check(),
     fetcher,
     writer: new FeedWriter(clickhouse, {
       runId,
@@ -128,6 +133,7 @@ export async function openSink({ config, observer = {}, logCreator }: OpenSinkOp
   timer.unref();
   const close = async () => {
     clearInterval(timer);
+    await guard.close();
     await fetcher.close();
     await clickhouse.close();
   };

@@ -2,6 +2,7 @@
 import type { Kafka, Message, Producer, Transaction } from 'kafkajs';
 import type { KafkaConfig } from '../../schemas/config.ts';
 import { compressionType } from './compression.ts';
+import { kafkaError } from './kafka-errors.ts';
 import { fenceOthers, inTransaction, transactionalProducer } from './transactions.ts';
 
 export interface OutgoingRecord {
@@ -22,6 +23,9 @@ export interface Commit {
 
 /** Of one request, before compression: well under the broker's 1 MiB, with room for what a record costs beside its bytes. */
 const MAX_SEND_BYTES = 700_000;
+/** What a record costs beside its key and value, at most. */
+const RECORD_BYTES = 100;
+
 /**
  * The producer of one input partition. Its transactional id is `<applicationId>-<partition>`: whoever opens it last fences
  * all before, and ends what they left open.
@@ -30,8 +34,11 @@ export class PartitionProducer {
   readonly #config: KafkaConfig;
   readonly #partition: number;
   readonly #producer: Producer;
+  readonly #maxBytes: ReadonlyMap<string, number>;
 
-  constructor(kafka: Kafka, config: KafkaConfig, partition: number) {
+  /** @param maxBytes largest batch that a topic takes, bytes. @default topics take what is sent */
+  constructor(kafka: Kafka, config: KafkaConfig, partition: number, maxBytes: ReadonlyMap<string, number> = new Map()) {
+    this.#maxBytes = maxBytes;
     this.#config = config;
     this.#partition = partition;
     this.#producer = transactionalProducer(kafka, config, partition);
@@ -101,8 +108,10 @@ export class PartitionProducer {
     const ends = new Map<string, number>();
     await Promise.all(
       [...records].map(async ([topic, list]) => {
-        for (const messages of chunks(list, this.#partition)) {
-          const [answer] = await to.send({ topic, acks: -1, compression, messages });
+        for (const messages of chunks(list, this.#partition, this.#maxBytes.get(topic))) {
+          const [answer] = await to.send({ topic, acks: -1, compression, messages }).catch((thrown: unknown) => {
+            throw kafkaError(thrown, whatIsSent(topic, this.#partition, messages));
+          });
           const base = Number(answer?.baseOffset ?? answer?.offset);
           ends.set(topic, base + messages.length);
         }
@@ -113,12 +122,14 @@ export class PartitionProducer {
 }
 
 /** Runs of records that fit into a request each, in order. */
-export function* chunks(records: readonly OutgoingRecord[], partition: number): Generator<Message[]> {
+export function* chunks(records: readonly OutgoingRecord[], partition: number, maxBytes?: number): Generator<Message[]> {
+  const most = Math.min(MAX_SEND_BYTES, roomOf(maxBytes));
   let messages: Message[] = [];
   let bytes = 0;
-  for (const { key, value, timestampMs } of records) {
-    const size = 100 + (key?.length ?? 0) + (value?.length ?? 0);
-    if (messages.length > 0 && bytes + size > MAX_SEND_BYTES) {
+  for (const record of records) {
+    const { key, value, timestampMs } = record;
+    const size = bytesOf(record);
+    if (messages.length > 0 && bytes + size > most) {
       yield messages;
       messages = [];
       bytes = 0;
@@ -133,5 +144,19 @@ export function* chunks(records: readonly OutgoingRecord[], partition: number): 
   }
   if (messages.length > 0) yield messages;
 }
+
+/** Of a record in a batch, bytes, before compression: at least what it costs. */
+export const bytesOf = ({ key, value }: OutgoingRecord): number => RECORD_BYTES + lengthOf(key) + lengthOf(value);
+
+/** For the records of a batch whose topic takes so much, bytes: without the batch's head, and what compression may add. */
+export const roomOf = (maxMessageBytes = Number.POSITIVE_INFINITY): number => Math.floor(maxMessageBytes * 0.998) - 1_024;
+
+function whatIsSent(topic: string, partition: number, messages: readonly Message[]): string {
+  const largest = Math.max(...messages.map(({ key, value }) => lengthOf(key ?? null) + lengthOf(value)));
+  return `writing ${messages.length} record(s) to ${topic}/${partition}, the largest of ${largest} bytes`;
+}
+
+const lengthOf = (value: Uint8Array | string | null): number =>
+  value === null ? 0 : typeof value === 'string' ? Buffer.byteLength(value) : value.byteLength;
 
 const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);

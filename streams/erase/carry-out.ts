@@ -78,7 +78,7 @@ export async function eraseAndWait(parts: ErasureParts): Promise<void> {
   const { clickhouse } = parts;
   if (clickhouse === undefined || (await readOffsets(clickhouse, group)).size === 0) return;
   const stored = (topic: string, partition: number) => async () =>
-    (await readOffsets(clickhouse, group)).get(`${partition}/${topic}`) ?? 0;
+    (await readOffsets(clickhouse, group)).get(`${partition}/${topic}`)?.nextOffset ?? 0;
   await waitFor(parts, `the sink to read ${erasures}`, asked.offset + 1, stored(erasures, asked.partition));
   const tombstone = await lastTombstone(parts, asked.partition);
   if (tombstone !== undefined)

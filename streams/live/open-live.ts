@@ -99,7 +99,8 @@ export async function openLive({
   });
   const schemas = registry ?? fixedSchemas;
   const codec = new AvroCodec({ schemas, maxRecordBytes: config.kafka.maxRecordBytes });
-  const outputs = new OutputProducer(kafka, config.kafka);
+  const { maxBytes } = guard;
+  const outputs = new OutputProducer(kafka, config.kafka, maxBytes);
   const changelog = new ChangelogReader(kafka, changelogOf(config.kafka));
   const fetcher = new PartitionFetcher(kafka, {
     maxBufferedBytes: config.kafka.maxBufferedBytes,
@@ -113,7 +114,7 @@ export async function openLive({
     const { partition } = batch.source;
     const publishedAtMs = Math.max(Date.now(), (publishedAt.get(partition) ?? 0) + 1);
     publishedAt.set(partition, publishedAtMs);
-    return outputRecords(codec, config.kafka.topics, batch, publishedAtMs);
+    return outputRecords(codec, config.kafka.topics, batch, publishedAtMs, maxBytes);
   };
   const atLeastOnce = config.kafka.delivery === 'at-least-once';
   // A tombstone, and what follows it, is written by the partition's owner alone: a zombie must not bring an erased user back.
@@ -134,6 +135,7 @@ export async function openLive({
     topics,
     topicIds: guard.idsOf(topics),
     partitions,
+    maxBytes,
     prepare,
     outputs: (batch) => (inTransaction(batch) ? toRecords(batch) : new Map()),
     committedOffsets: (partition) => committedOffsets(kafka, config.kafka.applicationId, topics, partition),

@@ -32,6 +32,8 @@ export interface TaskParts {
   readonly topicIds: TopicIds;
   /** Of each of `topics`. */
   readonly partitions: number;
+  /** Largest batch that each topic takes, bytes. */
+  readonly maxBytes: ReadonlyMap<string, number>;
   readonly prepare?: ((records: readonly SourceRecord[]) => Promise<void>) | undefined;
   /** What of the batch belongs into the commit's transaction beside the state, by topic. */
   readonly outputs: (batch: OutputBatch) => OutgoingRecords;
@@ -75,7 +77,7 @@ export class PartitionTask {
    * @throws PipelineError; `DOMException` `AbortError` when stopped
    */
   static async open(partition: number, parts: TaskParts, signal: AbortSignal): Promise<PartitionTask> {
-    const producer = new PartitionProducer(parts.kafka, parts.config.kafka, partition);
+    const producer = new PartitionProducer(parts.kafka, parts.config.kafka, partition, parts.maxBytes);
     let state: RestoredState | undefined;
     try {
       await producer.open();
