@@ -10,7 +10,7 @@ export interface TopicGuardOptions {
   /** What ends the deployment: told once, and nothing is looked at any more. */
   readonly onFailed: (error: PipelineError) => void;
   readonly onNotice: (message: string, facts: Readonly<Record<string, unknown>>) => void;
-  /** Between two looks, ms. @default 10,000 */
+  /** Between two looks, ms. @default 5,000 */
   readonly intervalMs?: number;
   /** Before what was seen is believed, ms: a broker may be behind the others. @default 2,000 */
   readonly confirmAfterMs?: number;
@@ -41,7 +41,7 @@ export class TopicGuard {
   constructor(kafka: Kafka, config: KafkaConfig, options: TopicGuardOptions) {
     this.#kafka = kafka;
     this.#config = config;
-    this.#options = { intervalMs: 10_000, confirmAfterMs: 2_000, ...options };
+    this.#options = { intervalMs: 5_000, confirmAfterMs: 2_000, ...options };
     this.#reader = new TopicMetadataReader(kafka);
   }
 

@@ -297,6 +297,8 @@ export class Instance {
   #log = '';
   #exit: { readonly code: number | null } | undefined;
   readonly #exited: Promise<void>;
+  /** Its end is waited for. */
+  #mayFail = false;
 
   static async start(name: string, folder: string, config: LiveConfig): Promise<Instance> {
     const file = join(folder, `${name}.yaml`);
@@ -346,7 +348,7 @@ export class Instance {
   }
 
   throwIfFailed(): void {
-    if (this.#exit !== undefined && this.#exit.code !== 0 && this.#exit.code !== null)
+    if (!this.#mayFail && this.#exit !== undefined && this.#exit.code !== 0 && this.#exit.code !== null)
       throw new Error(`an instance ended with ${this.#exit.code}:\n${this.#log.slice(-4000)}`);
   }
 
@@ -357,6 +359,17 @@ export class Instance {
   async kill(): Promise<void> {
     this.#child.kill('SIGKILL');
     await this.#exited;
+  }
+
+  /** Its exit code, when it ends by itself. */
+  async ended(timeoutMs = 60_000): Promise<number | null> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`it has not ended within ${timeoutMs} ms:\n${this.#log}`)), timeoutMs);
+    });
+    this.#mayFail = true;
+    await Promise.race([this.#exited, late]).finally(() => clearTimeout(timer));
+    return this.#exit!.code;
   }
 
   /** SIGTERM, and its exit code. */
