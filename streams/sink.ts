@@ -139,6 +139,7 @@ export async function openSink({ config, observer = {}, logCreator }: OpenSinkOp
   };
   try {
     await fetcher.connect(topics);
+    guard.watch();
   } catch (error) {
     await close();
     throw error;

@@ -6,6 +6,7 @@ import type { Config, KafkaConfig } from '../../schemas/config.ts';
 import { RESET_KEY } from '../../schemas/state.ts';
 import { deleteTopic, makeMissing, partitionsFor, requireInactive } from './change-topics.ts';
 import { KeptPlaces, readErasurePlaces, writeErasurePlaces } from './erasure-places.ts';
+import { setGroupOffsets } from './group-offsets.ts';
 import { PartitionProducer } from './partition-producer.ts';
 import { changelogOf, inputTopics, readTopics, withAdmin } from './topics.ts';
 
@@ -84,14 +85,7 @@ export async function executeReset(
     await writeErasurePlaces(kafka, config.kafka, places);
     await markReset(kafka, config.kafka, partitions);
     await kept.drop();
-    for (const topic of new Set(offsets.map((move) => move.topic)))
-      await admin.setOffsets({
-        groupId: group,
-        topic,
-        partitions: offsets
-          .filter((move) => move.topic === topic)
-          .map(({ partition, to }) => ({ partition, offset: String(to) })),
-      });
+    await setGroupOffsets(kafka, group, offsets);
   });
 }
 

@@ -46,7 +46,7 @@ export class TopicGuard {
   }
 
   /**
-   * The first look, which is what later ones are compared with; then watches.
+   * The first look, which is what later ones are compared with.
    *
    * @returns the partition count
    * @throws PipelineError `TOPICS_INVALID`; Kafka's
@@ -57,8 +57,21 @@ export class TopicGuard {
       this.#options.onNotice('a topic is not as it should be', { problem }),
     );
     this.#seen = new Map(states.map((state) => [state.role, state]));
-    this.#watch();
     return partitions;
+  }
+
+  /** Looks again and again, until closed. */
+  watch(): void {
+    this.#timer = setTimeout(async () => {
+      try {
+        const error = await this.#confirmed();
+        if (error !== undefined && !this.#closed) return this.#options.onFailed(error);
+      } catch {
+        // Brokers that do not answer are told by whoever reads and writes.
+      }
+      if (!this.#closed) this.watch();
+    }, this.#options.intervalMs);
+    this.#timer.unref();
   }
 
   /** Of these topics; without those of which the brokers tell no id. */
@@ -95,19 +108,6 @@ export class TopicGuard {
     this.#closed = true;
     clearTimeout(this.#timer);
     await this.#reader.close();
-  }
-
-  #watch(): void {
-    this.#timer = setTimeout(async () => {
-      try {
-        const error = await this.#confirmed();
-        if (error !== undefined && !this.#closed) return this.#options.onFailed(error);
-      } catch {
-        // Brokers that do not answer are told by whoever reads and writes.
-      }
-      if (!this.#closed) this.#watch();
-    }, this.#options.intervalMs);
-    this.#timer.unref();
   }
 
   /** What two looks have seen. */

@@ -238,6 +238,7 @@ export async function openLive({
   try {
     await Promise.all([fetcher.connect(topics), changelog.connect(), atLeastOnce ? outputs.open() : Promise.resolve()]);
     await catalogue?.open(await readUpdates(config));
+    guard.watch();
   } catch (error) {
     await close();
     throw error;

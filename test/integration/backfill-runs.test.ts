@@ -69,6 +69,8 @@ describe.skipIf(!kafkaIsPossible)('runs of backfills', { timeout: 240_000 }, () 
     const plan = await planPromotion(config, other, runId);
     const beyond = plan.cut.map((range) => ({ ...range, to: 10_000 }));
     await expect(requireReachable(world.kafka, beyond)).rejects.toThrow(/cannot go on at offset 10000, the log holds 0 to \d+/);
+    const another = plan.cut.map((range) => ({ ...range, topicId: 'another' }));
+    await expect(requireReachable(world.kafka, another)).rejects.toThrow(/deleted and made again since the run was made of it/);
     await expect(requireReachable(world.kafka, plan.cut.slice(1))).rejects.toThrow(/has 4 partitions, the run was made of 3/);
     const before = (await world.outputs(topics.userEmbeddings, 'UserEmbedding')).length;
     const done = await executePromotion(config, plan);

@@ -100,7 +100,10 @@ describe.skipIf(!kafkaIsPossible)('topics that change', { timeout: 120_000 }, ()
   it('a record that is no dead letter of the default size is cut, and the stream goes on', async () => {
     const { userActions, deadLetters } = world.config.kafka.topics;
     const hostile = new OutputProducer(world.kafka, world.config.kafka);
-    await hostile.send(0, new Map([[userActions, [{ key: randomBytes(150_000), value: Buffer.alloc(850_000, 'not JSON, nor Avro; ') }]]]));
+    await hostile.send(
+      0,
+      new Map([[userActions, [{ key: randomBytes(150_000), value: Buffer.alloc(850_000, 'not JSON, nor Avro; ') }]]]),
+    );
     await hostile.close();
     await world.produce(liveEvents({ events: EVENTS, users: 12 }));
     const instance = await world.start('a');
@@ -198,6 +201,7 @@ describe.skipIf(!kafkaIsPossible)('topics that change', { timeout: 120_000 }, ()
       });
       try {
         await guard.open();
+        guard.watch();
         await change();
         if (until !== 'failed') {
           await expect.poll(() => told.some((text) => until.test(text)), { timeout: 10_000 }).toBe(true);
