@@ -4,7 +4,7 @@
  * What can go wrong, by code.
  *
  * - `data`: the record is at fault. Never thrown past the decoder: the record becomes a dead letter.
- * - `config`: the operator's settings or files are at fault. Thrown at start; the process exits with 2.
+ * - `config`: the operator's settings, files or machine are at fault. The process exits with 2.
  * - `runtime`: the world is at fault (a worker died, a disk is full). `retriable` says whether trying again can help.
  */
 export const ERROR_CODES = {
@@ -27,9 +27,11 @@ export const ERROR_CODES = {
   TOPICS_INVALID: { fault: 'config', retriable: false },
   STATE_INCOMPATIBLE: { fault: 'config', retriable: false },
   STATE_LOST: { fault: 'config', retriable: false },
+  CLOCK_OFF: { fault: 'config', retriable: false },
   KAFKA_UNAVAILABLE: { fault: 'runtime', retriable: true },
   KAFKA_FAILED: { fault: 'runtime', retriable: true },
   PRODUCER_FENCED: { fault: 'runtime', retriable: true },
+  BATCH_UNREADABLE: { fault: 'runtime', retriable: true },
   STATE_CORRUPTED: { fault: 'runtime', retriable: true },
   STORE_FAILED: { fault: 'runtime', retriable: true },
   WORKER_CRASHED: { fault: 'runtime', retriable: true },

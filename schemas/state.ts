@@ -51,4 +51,6 @@ export interface StatePosition {
   /** Records that the state has with this one's commit, this one aside; absent in state of before they were counted. */
   readonly records?: number;
   readonly signature: StateSignature;
+  /** Random, of one instance's hold on the partition: tells a commit of its own from another's. Absent in records of before there was one. */
+  readonly writer?: string;
 }

@@ -5,13 +5,20 @@ import type { KafkaClient } from '../infra/kafka/kafka-client.ts';
 import type { KafkaConfig } from '../schemas/config.ts';
 import { PipelineError } from '../schemas/errors.ts';
 import { Lifecycle, type LifecycleState } from './lifecycle.ts';
+import type { Unready } from './watch.ts';
 
 export interface GroupObserver {
   readonly onState?: (state: LifecycleState) => void;
   readonly onAssigned?: (partitions: readonly number[]) => void;
   readonly onRebalance?: () => void;
+  /** A fault while the instance is opened, which is tried again. */
+  readonly onWaiting?: (error: PipelineError, delayMs: number) => void;
   /** A fault after which the instance goes on from what it last committed. */
   readonly onRecovering?: (error: PipelineError, delayMs: number) => void;
+  /** Every few seconds: why it is not ready although it runs, seen from outside its work; empty where it is. */
+  readonly onWatched?: (unready: readonly Unready[]) => void;
+  /** What ends the instance. Leaving the group and closing what is open come after, and may take their time. */
+  readonly onFailed?: (error: unknown) => void;
 }
 
 /** What work is told while it is under way, and what it tells. */
@@ -100,6 +107,11 @@ export class GroupSupervisor {
     return this.#assignment ?? [];
   }
 
+  /** The same, undefined while the group rebalances. */
+  get assignment(): readonly number[] | undefined {
+    return this.#assignment;
+  }
+
   /**
    * Ends what is under way with `error`, as if it had come from the work: for faults of what all partitions share. Where nothing
    * is under way because the group rebalances, what is begun next.
@@ -130,7 +142,7 @@ export class GroupSupervisor {
     if (signal.aborted) stop();
     else signal.addEventListener('abort', stop, { once: true });
     try {
-      await this.#join();
+      await this.#firstJoin();
       await this.#loop();
       await this.#leave();
       this.#lifecycle.to('STOPPED');
@@ -138,6 +150,7 @@ export class GroupSupervisor {
       // A signal from now on comes too late: there is nothing left to drain.
       signal.removeEventListener('abort', stop);
       this.#lifecycle.to('FAILED');
+      this.#parts.observer.onFailed?.(error);
       await this.#leave();
       throw error;
     }
@@ -208,6 +221,17 @@ export class GroupSupervisor {
     await this.#wait(delayMs);
     // Fenced, this instance may be a zombie: taking over again what is another's by now would fence its owner.
     if (error.code === 'PRODUCER_FENCED' && !this.#stopping) await Promise.race([this.#membership!.confirmed(), this.#woken()]);
+  }
+
+  /** A start is as patient as a run: what may pass is waited for in the loop. */
+  async #firstJoin(): Promise<void> {
+    if (this.#stopping) return;
+    try {
+      await this.#join();
+    } catch (thrown) {
+      if (!(thrown instanceof PipelineError) || !thrown.retriable) throw thrown;
+      this.#lost = thrown;
+    }
   }
 
   async #join(): Promise<void> {

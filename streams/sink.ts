@@ -6,6 +6,7 @@ import { type FeedHealth, writeHealth } from '../infra/clickhouse/feed/feed-offs
 import { FeedReader } from '../infra/clickhouse/feed/feed-rows.ts';
 import { FeedWriter, type FeedWriterOptions } from '../infra/clickhouse/feed/feed-writer.ts';
 import { type KafkaLogCreator, kafkaClient, requireLogin } from '../infra/kafka/kafka-client.ts';
+import { LogEnds } from '../infra/kafka/log-ends.ts';
 import { PartitionFetcher } from '../infra/kafka/partition-fetcher.ts';
 import { SchemaRegistry } from '../infra/kafka/schema-registry.ts';
 import { TopicGuard } from '../infra/kafka/topic-guard.ts';
@@ -13,14 +14,18 @@ import { AvroCodec } from '../schemas/avro/avro-codec.ts';
 import { createRecordDecoder } from '../schemas/avro/record-decoder.ts';
 import { fixedSchemas } from '../schemas/avro/schemas.ts';
 import { schemaIdsOf } from '../schemas/avro/wire-format.ts';
+import { patiently } from './patience.ts';
 import type { LiveConfig } from './require-kafka.ts';
 import { type SinkObserver, SinkStream } from './sink/sink-stream.ts';
+import { Watch } from './watch.ts';
 
 export interface OpenSinkOptions {
   readonly config: LiveConfig;
   readonly observer?: SinkObserver & Pick<FeedWriterOptions, 'onAway' | 'onBack'>;
   /** kafkajs' own messages. @default none */
   readonly logCreator?: KafkaLogCreator;
+  /** Ends the waiting for brokers that are away. @default none */
+  readonly signal?: AbortSignal;
 }
 
 export interface OpenSink {
@@ -28,6 +33,8 @@ export interface OpenSink {
   readonly where: string;
   /** Where every topic partition of this instance stands, and what is buffered of it, bytes. */
   progress(): readonly (FeedHealth & { readonly bytes: number })[];
+  /** What stands in the way of its work. */
+  readonly watch: Watch;
   /** Runs until aborted. @throws PipelineError that trying again does not mend */
   run(signal: AbortSignal): Promise<void>;
   close(): Promise<void>;
@@ -46,19 +53,23 @@ const MIN_BUFFER_BYTES = 64 * 1024;
  *
  * Memory: `sink.maxBufferedBytes` fetched and waiting, and one commit of at most a quarter of that under way.
  *
- * @throws PipelineError for every fault of configuration, topics, rights and reachability, before anything is read
+ * Brokers that are away are waited for, and told of as `observer.onWaiting`.
+ *
+ * @throws PipelineError for every fault of configuration, topics and rights, and a ClickHouse that is not there, before anything is read;
+ *   `DOMException` `AbortError` when stopped
  */
-export async function openSink({ config, observer = {}, logCreator }: OpenSinkOptions): Promise<OpenSink> {
+export async function openSink({ config, observer = {}, logCreator, signal }: OpenSinkOptions): Promise<OpenSink> {
+  const inTime = <T>(step: () => Promise<T>): Promise<T> => patiently(step, { signal, onTrouble: observer.onWaiting });
   const { kafka: settings, sink } = config;
   const group = { ...settings, applicationId: sinkGroup(settings.applicationId) };
   const runId = settings.applicationId;
   const kafka = kafkaClient(group, { ...(logCreator !== undefined && { logCreator }) });
   await requireLogin(group);
-  const guard = new TopicGuard(kafka, settings, {
+  const guard = new TopicGuard(kafkaClient(group, { retries: 1 }), settings, {
+    ...(observer.onNotice !== undefined && { onNotice: observer.onNotice }),
     onFailed: (error) => stream.fail(error),
-    onNotice: (message, facts) => observer.onNotice?.(message, facts),
   });
-  const partitions = await guard.open();
+  const partitions = await inTime(() => guard.open());
   const registry = settings.schemaRegistry && new SchemaRegistry(settings.schemaRegistry);
   const schemas = registry ?? fixedSchemas;
   const reader = new FeedReader({
@@ -118,13 +129,29 @@ export async function openSink({ config, observer = {}, logCreator }: OpenSinkOp
       },
     },
   });
+  const ends = new LogEnds(kafkaClient(group, { retries: 0 }), {
+    topics,
+    onRound: () => {
+      watch.look();
+      observer.onWatched?.(watch.unready());
+    },
+  });
   const progress = () =>
     stream.owned().flatMap(({ topic, partition }) => {
       const held = fetcher.progress({ topic, partition });
       if (held === undefined) return [];
       const nextOffset = stored.get(`${partition}/${topic}`) ?? held.position - held.buffered;
-      return [{ topic, partition, nextOffset, lag: Math.max(0, held.endOffset - nextOffset), bytes: held.bytes }];
+      const end = ends.endsOf(topic).get(partition) ?? held.endOffset;
+      return [{ topic, partition, nextOffset, lag: Math.max(0, end - nextOffset), bytes: held.bytes }];
     });
+  const watch: Watch = new Watch({
+    ends,
+    topics,
+    partitions,
+    positions: () => progress().map((at) => ({ ...at, waitingMs: fetcher.waiting(at)?.records[0]?.timestampMs })),
+    owned: () => stream.assignment,
+    standing: () => [],
+  });
   const instance = `${hostname()}-${process.pid}-${randomBytes(2).toString('hex')}`;
   const timer = setInterval(() => {
     // While ClickHouse is away it is not told; the metrics are.
@@ -134,15 +161,18 @@ export async function openSink({ config, observer = {}, logCreator }: OpenSinkOp
   const close = async () => {
     clearInterval(timer);
     await guard.close();
+    await ends.close();
     await fetcher.close();
     await clickhouse.close();
   };
   try {
-    await fetcher.connect(topics);
+    await inTime(() => fetcher.connect(topics));
+    ends.start();
     guard.watch();
   } catch (error) {
+    observer.onFailed?.(error);
     await close();
     throw error;
   }
-  return { where: clickhouse.where, progress, run: (signal) => stream.run(signal), close };
+  return { where: clickhouse.where, progress, watch, run: (signal) => stream.run(signal), close };
 }

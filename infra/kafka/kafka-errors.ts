@@ -20,6 +20,13 @@ const REFUSED: Readonly<Record<string, string>> = {
   INVALID_SESSION_TIMEOUT: 'set kafka.sessionTimeoutMs within the group.*.session.timeout.ms of the broker',
   UNSUPPORTED_FOR_MESSAGE_FORMAT: 'the topic holds a message format of before Kafka 0.11',
 };
+/** Refused for when it says it is of, against the broker's clock and `message.timestamp.*.max.ms` of the topic. */
+const OFF_CLOCK = 'INVALID_TIMESTAMP';
+/**
+ * How kafkajs fails where an answer did not come, or named no such partition: it reads on in what it has not got, and takes the
+ * `TypeError` for final.
+ */
+const NO_ANSWER = /^Cannot (read properties of|destructure property '\w+' of) .*(undefined|null)|^undefined is not iterable/;
 /** What Node's TLS says of a certificate; see its `tls` documentation, "X509 certificate error codes". */
 const CERTIFICATE = /CERT_|SELF_SIGNED|UNABLE_TO_(GET_ISSUER|VERIFY)|ERR_TLS|certificate|SSL routines|wrong version number/i;
 /** How Node tells that the other side closed while TLS was being agreed on: a broker that stops, or one that does not speak TLS. */
@@ -31,13 +38,13 @@ const CUT_OFF_IN_LOGIN = /closed connection|connection (closed|error|timeout)|no
  * The error of ours for what a call to Kafka threw.
  *
  * @param what the call in words, `fetching from user-actions`
- * @returns `KAFKA_AUTHENTICATION`, `KAFKA_AUTHORIZATION`, `KAFKA_REFUSED` (final: the deployment must be mended), `PRODUCER_FENCED` (another
+ * @returns `KAFKA_AUTHENTICATION`, `KAFKA_AUTHORIZATION`, `KAFKA_REFUSED`, `CLOCK_OFF` (final: the deployment must be mended), `PRODUCER_FENCED` (another
  *   instance owns the partition now), `KAFKA_UNAVAILABLE` (no broker answers) or `KAFKA_FAILED`, the retriable rest
  */
 export function kafkaError(thrown: unknown, what: string): PipelineError {
   if (thrown instanceof PipelineError) return thrown;
   const faults = causesOf(thrown);
-  const text = `${what}: ${[...new Set(faults.map(({ message }) => message))].join(' ← ')}`;
+  const text = `${what}: ${[...new Set(faults.map(said))].join(' ← ')}`;
   const error = (code: PipelineError['code'], hint = '') => new PipelineError(code, `${text}${hint}`, { cause: thrown });
   const some = (test: (fault: KafkaFault) => boolean) => faults.some(test);
 
@@ -53,6 +60,11 @@ export function kafkaError(thrown: unknown, what: string): PipelineError {
   if (denied !== undefined) return error('KAFKA_AUTHORIZATION', ` (grant the user of kafka.sasl the ACL: ${denied.type})`);
   const refused = faults.find(({ type }) => type !== undefined && Object.hasOwn(REFUSED, type));
   if (refused !== undefined) return error('KAFKA_REFUSED', ` (${REFUSED[refused.type!]})`);
+  if (some(({ type }) => type === OFF_CLOCK))
+    return error(
+      'CLOCK_OFF',
+      ` (the clock of this machine, ${new Date().toISOString()}, is not the brokers'; or the topic's message.timestamp.after.max.ms and .before.max.ms are too narrow)`,
+    );
   if (some(({ type }) => type !== undefined && FENCED.has(type))) return error('PRODUCER_FENCED');
   if (some(({ name, code }) => name === 'KafkaJSNoBrokerAvailableError' || code === 'ECONNREFUSED' || code === 'ENOTFOUND'))
     return error('KAFKA_UNAVAILABLE', ' (check kafka.brokers; `hstu-streams up` starts one on this machine)');
@@ -61,6 +73,9 @@ export function kafkaError(thrown: unknown, what: string): PipelineError {
 
 /** Whether the other side closed while TLS was being agreed on. */
 export const isCutOffInTls = (text: string): boolean => CUT_OFF_IN_TLS.test(text);
+
+const said = ({ message }: KafkaFault): string =>
+  NO_ANSWER.test(message) ? 'the brokers gave no answer, or none about this (does it exist?)' : message;
 
 /** The fault, what it wraps, and so on inwards. */
 function causesOf(thrown: unknown): KafkaFault[] {

@@ -1,10 +1,13 @@
 /** Records at once, outside any transaction: what `at-least-once` publishes with, and `produce` writes actions with. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Kafka, Producer } from 'kafkajs';
 import type { KafkaConfig } from '../../schemas/config.ts';
 import { compressionType } from './compression.ts';
 import { kafkaError } from './kafka-errors.ts';
 import { chunks, type OutgoingRecord, type OutgoingRecords } from './partition-producer.ts';
-import { statedPartition } from './transactions.ts';
+import { allSettled, statedPartition } from './transactions.ts';
+
+const CLOSE_WITHIN_MS = 2_000;
 
 /**
  * Idempotent, so that what kafkajs sends again is not there twice. The broker knows a repetition by its sequence number, and
@@ -44,7 +47,7 @@ export class OutputProducer {
    */
   async send(partition: number, records: OutgoingRecords): Promise<void> {
     try {
-      await Promise.all([...records].map(([topic, list]) => this.#inTurn(topic, partition, list)));
+      await allSettled([...records].map(([topic, list]) => this.#inTurn(topic, partition, list)));
     } catch (thrown) {
       throw kafkaError(thrown, `producing to partition ${partition} of ${[...records.keys()].join(', ')}`);
     }
@@ -52,6 +55,9 @@ export class OutputProducer {
 
   async close(): Promise<void> {
     const producer = await this.#producer?.catch(() => undefined);
+    await producer?.disconnect().catch(() => undefined);
+    // A send that was under way connects again, to try again: it is waited for, a while, and its connection closed too.
+    await Promise.race([Promise.allSettled(this.#last.values()), sleep(CLOSE_WITHIN_MS, undefined, { ref: false })]);
     await producer?.disconnect().catch(() => undefined);
   }
 

@@ -3,7 +3,7 @@ import type { Kafka, Message, Producer, Transaction } from 'kafkajs';
 import type { KafkaConfig } from '../../schemas/config.ts';
 import { compressionType } from './compression.ts';
 import { kafkaError } from './kafka-errors.ts';
-import { fenceOthers, inTransaction, transactionalProducer } from './transactions.ts';
+import { allSettled, fenceOthers, inTransaction, transactionalProducer } from './transactions.ts';
 
 export interface OutgoingRecord {
   readonly key: Uint8Array | string | null;
@@ -31,29 +31,49 @@ const RECORD_BYTES = 100;
  * all before, and ends what they left open.
  */
 export class PartitionProducer {
+  readonly #kafka: Kafka;
   readonly #config: KafkaConfig;
   readonly #partition: number;
-  readonly #producer: Producer;
+  #producer: Producer;
   readonly #maxBytes: ReadonlyMap<string, number>;
+  /** Met a fault: used no more, see docs/decisions/017-a-producer-is-not-used-after-an-error.md. */
+  #spent = false;
 
   /** @param maxBytes largest batch that a topic takes, bytes. @default topics take what is sent */
   constructor(kafka: Kafka, config: KafkaConfig, partition: number, maxBytes: ReadonlyMap<string, number> = new Map()) {
     this.#maxBytes = maxBytes;
+    this.#kafka = kafka;
     this.#config = config;
     this.#partition = partition;
     this.#producer = transactionalProducer(kafka, config, partition);
   }
 
-  /** Fences earlier owners; a transaction that they left open is aborted before this returns. */
-  open(): Promise<void> {
-    return fenceOthers(this.#producer, `becoming the producer of partition ${this.#partition}`);
+  /** Fences earlier owners; a transaction that they left open is settled, committed or aborted, before this returns. */
+  async open(): Promise<void> {
+    try {
+      await fenceOthers(this.#producer, `becoming the producer of partition ${this.#partition}`);
+    } catch (error) {
+      this.#spent = true;
+      throw error;
+    }
+  }
+
+  /**
+   * After a fault: another producer takes the place of the one that met it, by the next epoch, so that nothing of before which is
+   * still on its way can count any more. Whether the commit that failed was done can be read from then on.
+   */
+  async reopen(): Promise<void> {
+    await this.close();
+    this.#producer = transactionalProducer(this.#kafka, this.#config, this.#partition);
+    this.#spent = false;
+    await this.open();
   }
 
   /**
    * Commits records and input offsets as one.
    *
    * @returns by topic, the offset after the last record that was written
-   * @throws PipelineError; the transaction may be committed or not: open a new producer, which settles it, and look
+   * @throws PipelineError; the transaction may be committed or not: `reopen`, which settles it, and look
    */
   commit({ records, inputs }: Commit): Promise<ReadonlyMap<string, number>> {
     return this.#inTransaction(async (transaction) => {
@@ -84,8 +104,14 @@ export class PartitionProducer {
     await this.#producer.disconnect().catch(() => undefined);
   }
 
-  #inTransaction<T>(write: (transaction: Transaction) => Promise<T>): Promise<T> {
-    return inTransaction(this.#producer, `committing partition ${this.#partition}`, write);
+  async #inTransaction<T>(write: (transaction: Transaction) => Promise<T>): Promise<T> {
+    if (this.#spent) throw new Error(`the producer of partition ${this.#partition} has met a fault, and is to be opened anew`);
+    try {
+      return await inTransaction(this.#producer, `committing partition ${this.#partition}`, write);
+    } catch (error) {
+      this.#spent = true;
+      throw error;
+    }
   }
 
   async #sendOffsets(transaction: Transaction, inputs: Commit['inputs']): Promise<void> {
@@ -106,7 +132,7 @@ export class PartitionProducer {
   async #send(to: Pick<Transaction, 'send'>, records: OutgoingRecords): Promise<ReadonlyMap<string, number>> {
     const compression = compressionType(this.#config.compression);
     const ends = new Map<string, number>();
-    await Promise.all(
+    await allSettled(
       [...records].map(async ([topic, list]) => {
         for (const messages of chunks(list, this.#partition, this.#maxBytes.get(topic))) {
           const [answer] = await to.send({ topic, acks: -1, compression, messages }).catch((thrown: unknown) => {

@@ -31,6 +31,8 @@ export interface CutOver {
 export interface Promoted {
   /** Embeddings published. */
   readonly embeddings: number;
+  /** Lists published, of a run that made them (`--ranks`). */
+  readonly lists: number;
   /** Users of whom live had an embedding and the run has none: tombstones. */
   readonly withdrawn: number;
   /** Records of state. */
@@ -38,7 +40,7 @@ export interface Promoted {
 }
 
 /**
- * A partition's embeddings, state and committed offsets change together or not at all; after a crash between two partitions,
+ * A partition's embeddings, lists, state and committed offsets change together or not at all; after a crash between two partitions,
  * doing it again finishes it. Whoever runs the deployment is fenced.
  *
  * @throws PipelineError Kafka's
@@ -47,11 +49,12 @@ export async function promoteRun(kafka: Kafka, config: KafkaConfig, options: Cut
   const partitions = [...new Set(options.cut.map(({ partition }) => partition))].sort((a, b) => a - b);
   const found = await readTopicMetadata(kafka, inputTopics(config));
   const topicIds = Object.fromEntries([...found].flatMap(([topic, { id }]) => (id === undefined ? [] : [[topic, id]])));
-  const sum = { embeddings: 0, withdrawn: 0, state: 0 };
+  const sum = { embeddings: 0, lists: 0, withdrawn: 0, state: 0 };
   for (const partition of partitions) {
     const done = await promotePartition(kafka, config, options, partition, { topicIds, partitions: partitions.length });
     options.onPartition?.(partition, done);
     sum.embeddings += done.embeddings;
+    sum.lists += done.lists;
     sum.withdrawn += done.withdrawn;
     sum.state += done.state;
   }
@@ -65,7 +68,7 @@ async function promotePartition(
   partition: number,
   { topicIds, partitions }: Required<Pick<StatePosition, 'topicIds' | 'partitions'>>,
 ): Promise<Promoted> {
-  const { userEmbeddings } = config.topics;
+  const { userEmbeddings, candidateScores } = config.topics;
   const changelog = changelogOf(config);
   const topics = runTopicsOf(config, runId);
   const inputs = {
@@ -73,7 +76,7 @@ async function promotePartition(
     ...Object.fromEntries(cut.filter((one) => one.partition === partition).map(({ topic, to }) => [topic, to])),
   };
   const producer = new PartitionProducer(kafka, { ...config, transactionTimeoutMs: TRANSACTION_MS }, partition);
-  const counts = { embeddings: 0, withdrawn: 0, state: 0 };
+  const counts = { embeddings: 0, lists: 0, withdrawn: 0, state: 0 };
   const read = (topic: string) => recordsOf(kafka, config, topic, partition);
   try {
     // Ends what an instance left open, so that what is read next is all there is.
@@ -87,6 +90,11 @@ async function promotePartition(
       }
       counts.withdrawn = users.size;
       await send(userEmbeddings, [...users].map(tombstone));
+      for await (const records of read(topics.scores)) {
+        counts.lists += records.length;
+        await send(candidateScores, records.map(copied));
+      }
+      await send(candidateScores, [...users].map(tombstone));
 
       const pages = await keysOf(read(changelog));
       // Where erasures stand is decided, by whom ever: the run went by it.

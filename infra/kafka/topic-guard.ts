@@ -9,7 +9,7 @@ import { readTopics, readTopicsWith, type TopicState } from './topics.ts';
 export interface TopicGuardOptions {
   /** What ends the deployment: told once, and nothing is looked at any more. */
   readonly onFailed: (error: PipelineError) => void;
-  readonly onNotice: (message: string, facts: Readonly<Record<string, unknown>>) => void;
+  readonly onNotice?: (message: string, facts: Readonly<Record<string, unknown>>) => void;
   /** Between two looks, ms. @default 5,000 */
   readonly intervalMs?: number;
   /** Before what was seen is believed, ms: a broker may be behind the others. @default 2,000 */
@@ -30,7 +30,7 @@ const HELD: Partial<Record<Role, string>> = {
 export class TopicGuard {
   readonly #kafka: Kafka;
   readonly #config: KafkaConfig;
-  readonly #options: Required<TopicGuardOptions>;
+  readonly #options: Required<Omit<TopicGuardOptions, 'onNotice'>> & Pick<TopicGuardOptions, 'onNotice'>;
   readonly #reader: TopicMetadataReader;
   #seen = new Map<Role, TopicState>();
   /** Names of topics that are gone, which was told. */
@@ -54,7 +54,7 @@ export class TopicGuard {
   async open(): Promise<number> {
     const states = await readTopics(this.#kafka, this.#config);
     const partitions = checkTopics(states, this.#config, (problem) =>
-      this.#options.onNotice('a topic is not as it should be', { problem }),
+      this.#options.onNotice?.('a topic is not as it should be', { problem }),
     );
     this.#seen = new Map(states.map((state) => [state.role, state]));
     return partitions;
@@ -141,7 +141,7 @@ export class TopicGuard {
           'TOPICS_INVALID',
           `${name}: the topic was deleted and made again (topic id ${before.id} at the start, ${id} now): ${held}`,
         );
-      this.#options.onNotice('an output topic was deleted and made again: what it held is gone', { topic: name });
+      this.#options.onNotice?.('an output topic was deleted and made again: what it held is gone', { topic: name });
       this.#seen.set(role, state);
       return undefined;
     }
@@ -160,7 +160,7 @@ export class TopicGuard {
   #tellGone(states: readonly TopicState[]): void {
     const gone = states.filter(({ partitions }) => partitions === undefined).map(({ name }) => name);
     for (const topic of gone)
-      if (!this.#gone.includes(topic)) this.#options.onNotice('there is no such topic any more; waiting for it', { topic });
+      if (!this.#gone.includes(topic)) this.#options.onNotice?.('there is no such topic any more; waiting for it', { topic });
     this.#gone = gone;
   }
 }

@@ -2,7 +2,7 @@
 import { createRequire } from 'node:module';
 import type { Kafka } from 'kafkajs';
 import { kafkaError } from './kafka-errors.ts';
-import { type Cluster, openCluster } from './kafkajs-internals.ts';
+import { type Broker, type Cluster, openCluster } from './kafkajs-internals.ts';
 
 export interface TopicMetadata {
   /** As Kafka's tools write it, base64url; absent from brokers before 2.8. Of a topic that is deleted and made again it is another. */
@@ -29,7 +29,7 @@ interface Decoder {
   readUVarIntString(): string | null;
 }
 
-interface AdminBroker {
+interface AdminBroker extends Broker {
   readonly versions: Readonly<Record<number, { readonly maxVersion: number }>> | null;
   readonly connectionPool: { send<T>(protocol: object): Promise<T> };
   describeConfigs(request: {
@@ -43,7 +43,7 @@ interface AdminBroker {
   }>;
 }
 
-interface AdminCluster extends Cluster {
+interface AdminCluster extends Omit<Cluster, 'brokerPool'> {
   readonly brokerPool: { findConnectedBroker(): Promise<AdminBroker> };
 }
 
@@ -107,7 +107,7 @@ export class TopicMetadataReader {
     for (let attempt = 1; ; attempt++) {
       try {
         if (this.#cluster === undefined) {
-          this.#cluster = openCluster(this.#kafka) as AdminCluster;
+          this.#cluster = openCluster(this.#kafka) as Omit<Cluster, 'brokerPool'> as AdminCluster;
           await this.#cluster.connect();
         }
         return await ask(await this.#cluster.brokerPool.findConnectedBroker());

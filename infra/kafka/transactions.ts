@@ -65,3 +65,20 @@ export async function inTransaction<T>(
     throw kafkaError(thrown, what);
   }
 }
+
+/**
+ * Waits until none of the sends is under way any more, and then throws what the first to fail has thrown: a send that still runs would
+ * connect again after its producer was closed, and could reach the broker after its transaction was ended, where it would begin another
+ * that nobody ends.
+ */
+export async function allSettled(sends: readonly Promise<void>[]): Promise<void> {
+  let first: { readonly error: unknown } | undefined;
+  await Promise.all(
+    sends.map((send) =>
+      send.catch((error: unknown) => {
+        first ??= { error };
+      }),
+    ),
+  );
+  if (first !== undefined) throw first.error;
+}

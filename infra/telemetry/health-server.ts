@@ -5,13 +5,17 @@ import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import { answerModel, type ModelControl } from './model-endpoint.ts';
 
 export interface Health {
-  /** `RUNNING` is ready; `FAILED` is dead. */
+  /** `RUNNING` is ready, unless there is something in `unready`; `FAILED` is dead. */
   readonly state: string;
   /** When this state began, ms since the epoch. */
   readonly sinceMs: number;
   /** Why, where there is something to say. */
   readonly reason?: string | undefined;
+  /** What stands in the way of the work, although the process lives. @default nothing */
+  readonly unready?: readonly { readonly message: string; readonly sinceMs: number; readonly [fact: string]: unknown }[];
 }
+
+export const isReady = ({ state, unready = [] }: Health): boolean => state === 'RUNNING' && unready.length === 0;
 
 export interface HealthServerOptions {
   readonly host: string;
@@ -64,7 +68,7 @@ async function answer(request: IncomingMessage, options: HealthServerOptions): P
       case '/healthz':
         return healthz(options);
       case '/readyz':
-        return state(options.health(), options.health().state === 'RUNNING');
+        return readyz(options.health());
       case '/metrics':
         return { status: 200, type: options.metrics.contentType, body: await options.metrics.text() };
       default:
@@ -84,11 +88,23 @@ function healthz({ health, progress, stallLimitMs = 120_000, now = Date.now }: H
   return state(current, current.state !== 'FAILED');
 }
 
-const state = ({ state, sinceMs, reason }: Health, good: boolean): Answer =>
+function readyz(health: Health): Answer {
+  const { unready = [] } = health;
+  return state({ ...health, reason: health.reason ?? unready[0]?.message }, isReady(health), unready);
+}
+
+const state = ({ state, sinceMs, reason }: Health, good: boolean, reasons: Health['unready'] = []): Answer =>
   json({
     status: good ? 200 : 503,
-    body: { state, since: new Date(sinceMs).toISOString(), ...(reason !== undefined && { reason }) },
+    body: {
+      state,
+      since: isoOf(sinceMs),
+      ...(reason !== undefined && { reason }),
+      ...(reasons.length > 0 && { reasons: reasons.map(({ sinceMs: ms, ...facts }) => ({ ...facts, since: isoOf(ms) })) }),
+    },
   });
+
+const isoOf = (ms: number): string => new Date(ms).toISOString();
 
 const json = ({ status, body }: { readonly status: number; readonly body: object }): Answer => ({
   status,

@@ -1,5 +1,6 @@
 /** Every metric by name, in one list: unit in the name, help text, labels of bounded cardinality. `docs/howto/observe.md` explains them. */
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import { watchInstruments } from './watch-metrics.ts';
 
 /** A batch's step takes from tens of microseconds (decode) to seconds (a cold start's prefill). */
 const STEP_SECONDS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
@@ -24,6 +25,7 @@ export function instruments(registry: Registry) {
     new Histogram<L>({ name, help, buckets, labelNames, registers });
 
   return {
+    watch: watchInstruments(registry),
     buildInfo: gauge('hstu_build_info', 'Always 1; what runs, in the labels.', ['version', 'model_digest', 'delivery']),
     state: gauge('hstu_lifecycle_state', '1 for the state the stream is in, 0 for the others.', ['state']),
 
@@ -107,6 +109,7 @@ export function instruments(registry: Registry) {
     commits: counter('hstu_commits_total', 'Batches committed.'),
     commitSeconds: histogram('hstu_commit_duration_seconds', 'One commit: the transaction, or the offsets.', STEP_SECONDS),
     aborted: counter('hstu_transactions_aborted_total', 'Transactions rolled back.'),
+    commitRetries: counter('hstu_commit_retries_total', 'Commits whose answer did not come, done again by another producer.'),
     recoveries: counter('hstu_recoveries_total', 'Faults after which the stream went on from its last commit.', ['code']),
     committedOffset: gauge('hstu_committed_offset', 'Offset at which a restart of the partition begins.', PARTITION),
     restoring: gauge('hstu_restoring', '1 while the state of a partition is rebuilt from the changelog, else 0.', NUMBER),

@@ -4,6 +4,7 @@ import type { OutputBatch } from '../../schemas/batch.ts';
 import type { EncoderLoad, EncoderRun, EncoderStats } from '../../schemas/encoding.ts';
 import type { ErrorCode } from '../../schemas/errors.ts';
 import { type Instruments, instruments } from './instruments.ts';
+import { setWatch, type WatchFacts } from './watch-metrics.ts';
 
 const LIFECYCLE_STATES = ['STARTING', 'RESTORING', 'RUNNING', 'DRAINING', 'STOPPED', 'FAILED'] as const;
 const SCRAPE_WAIT_MS = 1_000;
@@ -219,9 +220,13 @@ export class StreamMetrics {
     return kinds.length > 1 && kinds.every((kind) => this.#actions.has(kind)) ? [...new Set(kinds)] : ['other'];
   }
 
-  lag({ topic, partition }: TopicPartition, records: number): void {
-    this.#topicsOf(partition).add(topic);
-    this.#i.lag.set({ topic, partition }, records);
+  /** Readiness, and where the partitions of this instance stand: all of it at once. */
+  watch(facts: WatchFacts): void {
+    setWatch(this.#i.watch, facts);
+    for (const { topic, partition, lag } of facts.progress) {
+      this.#topicsOf(partition).add(topic);
+      this.#i.lag.set({ topic, partition }, lag);
+    }
   }
 
   buffered({ topic, partition }: TopicPartition, bytes: number): void {
@@ -238,6 +243,10 @@ export class StreamMetrics {
   committed(seconds: number): void {
     this.#i.commits.inc();
     this.#i.commitSeconds.observe(seconds);
+  }
+
+  commitAgain(): void {
+    this.#i.commitRetries.inc();
   }
 
   transactionAborted(): void {
@@ -260,11 +269,12 @@ export class StreamMetrics {
   /** All partitions that are ours now. The series of others end here, lest two instances report one partition. */
   assigned(partitions: readonly number[]): void {
     this.#i.assigned.set(partitions.length);
-    const { lag, buffered, committedOffset, inFlight, restoring, restored, restoreTotal } = this.#i;
+    const { watch, lag, buffered, committedOffset, inFlight, restoring, restored, restoreTotal } = this.#i;
     for (const [partition, topics] of this.#known) {
       if (partitions.includes(partition)) continue;
       for (const gauge of [inFlight, restoring, restored, restoreTotal]) gauge.remove({ partition });
-      for (const topic of topics) for (const gauge of [lag, buffered, committedOffset]) gauge.remove({ topic, partition });
+      for (const topic of topics)
+        for (const gauge of [lag, buffered, committedOffset, watch.stalled, watch.oldest]) gauge.remove({ topic, partition });
       this.#known.delete(partition);
     }
   }

@@ -1,5 +1,6 @@
 /** What the sink measures of itself, read at `/metrics`. */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { setWatch, type WatchFacts, watchInstruments } from './watch-metrics.ts';
 
 const COMMIT_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300];
 const PARTITION = ['topic', 'partition'] as const;
@@ -13,6 +14,7 @@ export class SinkMetrics {
   readonly #registry = new Registry();
   readonly #scrapes: (() => void)[] = [];
   readonly #known = new Map<string, SinkPartition>();
+  readonly #watch = watchInstruments(this.#registry);
   readonly #lag = this.#gauge('hstu_sink_lag_records', 'Records of the topic that are not stored', PARTITION);
   readonly #offset = this.#gauge('hstu_sink_stored_offset', 'Next offset to be stored', PARTITION);
   readonly #buffered = this.#gauge('hstu_sink_buffered_bytes', 'Fetched and not stored');
@@ -85,14 +87,22 @@ export class SinkMetrics {
     this.#recoveries.inc();
   }
 
-  stored({ topic, partition }: SinkPartition, nextOffset: number, lag: number): void {
+  stored({ topic, partition }: SinkPartition, nextOffset: number): void {
     this.#known.set(`${partition}/${topic}`, { topic, partition });
     this.#offset.set({ topic, partition }, nextOffset);
-    this.#lag.set({ topic, partition }, lag);
   }
 
   buffered(bytes: number): void {
     this.#buffered.set(bytes);
+  }
+
+  /** Readiness, and where the partitions of this instance stand: all of it at once. */
+  watch(facts: WatchFacts): void {
+    setWatch(this.#watch, facts);
+    for (const { topic, partition, lag } of facts.progress) {
+      this.#known.set(`${partition}/${topic}`, { topic, partition });
+      this.#lag.set({ topic, partition }, lag);
+    }
   }
 
   /** The partitions that are ours now. The series of others end here, lest two instances report one. */

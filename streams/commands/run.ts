@@ -6,13 +6,11 @@ import { describeCatalogue, loadModel } from '../catalogue.ts';
 import { LiveTelemetry } from '../live/observe-live.ts';
 import { openLive } from '../live/open-live.ts';
 import { loadConfig } from '../load-config.ts';
+import { isStopped } from '../patience.ts';
 import { requireKafka } from '../require-kafka.ts';
 import { runSinkInside } from '../sink/run-sink.ts';
-import { onInterrupt } from './interrupt.ts';
+import { instanceEnds } from './instance.ts';
 import { collect } from './options.ts';
-
-/** Beyond the drain: leaving the group, closing connections. */
-const CLOSE_MS = 10_000;
 
 export function addRun(program: Command): void {
   program
@@ -34,12 +32,11 @@ export function addRun(program: Command): void {
         logger[level](report, describeCatalogue(report));
       });
       const told = new LiveTelemetry({ config, bundle, logger, version: program.version() ?? '' });
-      const interrupt = onInterrupt(() => {
-        logger.info('stopping: finishing and committing what was read');
-        setTimeout(() => {
-          logger.error('not stopped in time: ending; what was not committed will be done again');
-          process.exit(1);
-        }, kafka.drainTimeoutMs + CLOSE_MS).unref();
+      const ends = instanceEnds({
+        logger,
+        drainTimeoutMs: kafka.drainTimeoutMs,
+        stopping: 'stopping: finishing and committing what was read',
+        late: 'not stopped in time: ending; what was not committed will be done again',
       });
       try {
         const port = await told.listen();
@@ -47,32 +44,34 @@ export function addRun(program: Command): void {
         const live = await openLive({
           config,
           bundle,
-          observer: told.observer,
+          observer: { ...told.observer, onFailed: (error) => (told.observer.onFailed?.(error), ends.onFailed(error)) },
           pipelineObserver: told.pipelineObserver,
           modelObserver: told.modelObserver,
           catalogueObserver: told.catalogueObserver,
           // Read anew: what is changed there is what a restart would serve.
           configured: async () => (await loadConfig(sources)).bundle,
           logCreator: kafkajsLogCreator(logger),
+          signal: ends.signal,
         });
         told.attach(live);
         const ended = new AbortController();
         const inside = config.sink.inside
-          ? runSinkInside(config, logger.child({ part: 'sink' }), AbortSignal.any([interrupt.signal, ended.signal]))
+          ? runSinkInside(config, logger.child({ part: 'sink' }), AbortSignal.any([ends.signal, ended.signal]))
           : undefined;
         try {
-          await live.run(interrupt.signal);
+          await live.run(ends.signal);
         } finally {
           ended.abort();
           await inside;
           await live.close();
         }
       } catch (error) {
+        if (isStopped(error, ends.signal)) return;
         logger.error({ err: error }, 'the stream has failed');
         throw error;
       } finally {
         await told.close();
-        interrupt.dispose();
+        ends.dispose();
       }
     });
 }

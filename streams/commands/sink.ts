@@ -2,14 +2,12 @@
 import type { Command } from 'commander';
 import { createLogger } from '../../infra/telemetry/log.ts';
 import { loadConfig } from '../load-config.ts';
+import { isStopped } from '../patience.ts';
 import { requireKafka } from '../require-kafka.ts';
 import { runSink } from '../sink/run-sink.ts';
 import { sinkGroup } from '../sink.ts';
-import { onInterrupt } from './interrupt.ts';
+import { instanceEnds } from './instance.ts';
 import { collect } from './options.ts';
-
-/** Beyond the drain: leaving the group, closing connections. */
-const CLOSE_MS = 10_000;
 
 export function addSink(program: Command): void {
   program
@@ -31,17 +29,18 @@ export function addSink(program: Command): void {
         name: sinkGroup(kafka.applicationId),
         secrets: secrets.filter((secret) => secret !== undefined),
       });
-      const interrupt = onInterrupt(() => {
-        logger.info('stopping: storing what was read');
-        setTimeout(() => {
-          logger.error('not stopped in time: ending; what was not stored is read again');
-          process.exit(1);
-        }, kafka.drainTimeoutMs + CLOSE_MS).unref();
+      const ends = instanceEnds({
+        logger,
+        drainTimeoutMs: kafka.drainTimeoutMs,
+        stopping: 'stopping: storing what was read',
+        late: 'not stopped in time: ending; what was not stored is read again',
       });
       try {
-        await runSink(config, logger, interrupt.signal);
+        await runSink(config, logger, ends.signal, ends.onFailed);
+      } catch (error) {
+        if (!isStopped(error, ends.signal)) throw error;
       } finally {
-        interrupt.dispose();
+        ends.dispose();
       }
     });
 }

@@ -4,6 +4,7 @@ import type { PipelineError } from '../../schemas/errors.ts';
 import { type GroupObserver, GroupSupervisor, type Shift } from '../group-supervisor.ts';
 import type { LifecycleState } from '../lifecycle.ts';
 import { type FlowOptions, flow } from '../live.ts';
+import { patiently } from '../patience.ts';
 import { PartitionTask, type TaskObserver, type TaskParts } from './partition-task.ts';
 import type { Standby } from './standby.ts';
 
@@ -21,6 +22,7 @@ export interface LiveStreamParts {
   readonly standby?: Standby | undefined;
 }
 
+const OPENING_ATTEMPTS = 5;
 /** Corrupted this often in a row, it is the changelog that is damaged. */
 const MAX_CORRUPTIONS = 3;
 
@@ -51,6 +53,11 @@ export class LiveStream {
 
   get state(): LifecycleState {
     return this.#supervisor.state;
+  }
+
+  /** Partitions that are its own; undefined while the group rebalances. */
+  get assignment(): readonly number[] | undefined {
+    return this.#supervisor.assignment;
   }
 
   get tasks(): ReadonlyMap<number, PartitionTask> {
@@ -96,7 +103,10 @@ export class LiveStream {
 
   async #takeOver(partitions: readonly number[], signal: AbortSignal): Promise<void> {
     const opened = await Promise.allSettled(
-      partitions.map((partition) => PartitionTask.open(partition, this.#parts.task, signal)),
+      partitions.map((partition) =>
+        // One that meets a cut connection begins again by itself: the others keep what they have.
+        patiently(() => PartitionTask.open(partition, this.#parts.task, signal), { signal, attempts: OPENING_ATTEMPTS }),
+      ),
     );
     for (const result of opened) if (result.status === 'fulfilled') this.#tasks.set(result.value.partition, result.value);
     const failed = opened.find((result) => result.status === 'rejected');

@@ -1,15 +1,15 @@
 /** What an instance tells of itself: metrics, health, log, traces and the shadow check, all fed from the stream's own events. */
 import { BatchSpans } from '../../infra/telemetry/batch-spans.ts';
-import { type HealthServer, startHealthServer } from '../../infra/telemetry/health-server.ts';
+import { type HealthServer, isReady, startHealthServer } from '../../infra/telemetry/health-server.ts';
 import type { Logger } from '../../infra/telemetry/log.ts';
 import { StreamMetrics } from '../../infra/telemetry/metrics.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
 import type { PipelineObserver } from '../instrument.ts';
-import type { LifecycleState } from '../lifecycle.ts';
 import type { ModelObserver } from '../model-change/model-status.ts';
 import type { LiveConfig } from '../require-kafka.ts';
 import { toleranceOf16Bits } from '../shadow-check.ts';
 import { ShadowSampler } from '../shadow-sampler.ts';
+import { Trouble } from '../trouble.ts';
 import type { CatalogueObserver } from './live-catalogue.ts';
 import type { LiveObserver } from './live-stream.ts';
 import type { OpenLive } from './open-live.ts';
@@ -37,13 +37,14 @@ export class LiveTelemetry {
   /** The model that is loaded beside it. */
   #next: { readonly digest: string; readonly name: string } | undefined;
   readonly #restoring = new Map<number, { loggedMs: number; from: number }>();
-  #state: { state: LifecycleState; sinceMs: number } = { state: 'STARTING', sinceMs: Date.now() };
+  readonly #trouble: Trouble;
   #server: HealthServer | undefined;
   #live: OpenLive | undefined;
 
   constructor({ config, bundle, logger, version }: ObserveOptions) {
     this.#config = config;
     this.#log = logger;
+    this.#trouble = new Trouble(logger);
     this.#model = bundle;
     this.#metrics = new StreamMetrics({
       version,
@@ -63,7 +64,7 @@ export class LiveTelemetry {
     this.#server = await startHealthServer({
       host,
       port,
-      health: () => this.#state,
+      health: () => this.#trouble.health,
       progress: () => this.#oldestInFlightMs(),
       metrics: this.#metrics,
       model: () => this.#live?.models,
@@ -94,7 +95,7 @@ export class LiveTelemetry {
 
   readonly observer: LiveObserver = {
     onState: (state) => {
-      this.#state = { state, sinceMs: Date.now() };
+      this.#trouble.become(state);
       this.#metrics.state(state);
       this.#log.info({ state }, `stream is ${state}`);
     },
@@ -115,11 +116,23 @@ export class LiveTelemetry {
     },
     onCommit: (_partition, seconds) => this.#metrics.committed(seconds),
     onAborted: () => this.#metrics.transactionAborted(),
+    onCommitAgain: (partition, error) => {
+      this.#metrics.commitAgain();
+      this.#log.warn({ partition, err: error }, 'a commit had no answer: looking whether it was done, and doing it again');
+    },
+    onWaiting: (error, delayMs) => {
+      this.#trouble.waits(error);
+      this.#log.warn({ err: error, delayMs }, 'the start waits for the brokers');
+    },
+    onWatched: (unready) => this.#trouble.sees(unready),
+    onFailed: (error) => this.#trouble.failed(error),
     onRecovering: (error, delayMs) => {
+      this.#trouble.recovers(error);
       this.#metrics.recovering(error.code);
       this.#log.warn({ err: error, delayMs }, 'going on from the last commit');
     },
     onCommitted: (batch) => {
+      this.#trouble.progressed();
       this.#metrics.observeOutput(batch, Date.now());
       this.#sampler.published(batch);
       for (const { position, code, step, message } of batch.deadLetters.slice(0, 3))
@@ -216,7 +229,8 @@ export class LiveTelemetry {
     return oldest;
   }
 
-  #scrape({ stream, fetcher, topics, catalogue }: OpenLive): void {
+  #scrape({ stream, fetcher, topics, catalogue, watch }: OpenLive): void {
+    this.#metrics.watch({ ...watch.report(), ready: isReady(this.#trouble.health) });
     for (const [partition, records] of catalogue?.lag ?? []) this.#metrics.catalogueLag(partition, records);
     let hotUsers = 0;
     let bytes = 0;
@@ -226,7 +240,6 @@ export class LiveTelemetry {
       for (const topic of topics) {
         const progress = fetcher.progress({ topic, partition });
         if (progress === undefined) continue;
-        this.#metrics.lag({ topic, partition }, progress.lag);
         this.#metrics.buffered({ topic, partition }, progress.bytes);
       }
       this.#metrics.inFlight(partition, task.source.inFlight);

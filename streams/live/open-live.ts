@@ -1,15 +1,16 @@
 /** Wires an instance of the consumer deployment: configuration in, everything it needs opened, checked and closed again. */
 import { ChangelogReader } from '../../infra/kafka/changelog-reader.ts';
-import { type KafkaClient, type KafkaLogCreator, kafkaClient, requireLogin } from '../../infra/kafka/kafka-client.ts';
+import { committedOffsets } from '../../infra/kafka/committed-offsets.ts';
+import { type KafkaLogCreator, kafkaClient, requireLogin } from '../../infra/kafka/kafka-client.ts';
+import { LogEnds } from '../../infra/kafka/log-ends.ts';
 import { OutputProducer } from '../../infra/kafka/output-producer.ts';
 import { outputRecords } from '../../infra/kafka/output-records.ts';
 import { PartitionFetcher } from '../../infra/kafka/partition-fetcher.ts';
 import { SchemaRegistry } from '../../infra/kafka/schema-registry.ts';
 import { TopicGuard } from '../../infra/kafka/topic-guard.ts';
-import { changelogOf, inputTopics, withAdmin } from '../../infra/kafka/topics.ts';
+import { changelogOf, inputTopics } from '../../infra/kafka/topics.ts';
 import type { HstuEncoder } from '../../models/encoder.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
-import { toSeconds } from '../../operators/index.ts';
 import type { SourceRecord } from '../../schemas/action.ts';
 import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import { createRecordDecoder } from '../../schemas/avro/record-decoder.ts';
@@ -22,14 +23,17 @@ import { ModelChanges } from '../model-change/model-changes.ts';
 import { ModelSlot } from '../model-change/model-slot.ts';
 import type { ModelObserver } from '../model-change/model-status.ts';
 import { type ServedModel, serveModel, withCatalogueOf } from '../model-change/served-model.ts';
+import { patiently } from '../patience.ts';
 import type { LiveConfig } from '../require-kafka.ts';
 import { requireKnownActions } from '../require-known-actions.ts';
 import { requireMappedFields } from '../require-mapped-fields.ts';
 import { requireCompatible } from '../state-signature.ts';
+import { Watch } from '../watch.ts';
 import { type CatalogueObserver, LiveCatalogue } from './live-catalogue.ts';
 import { type LiveObserver, LiveStream } from './live-stream.ts';
-import type { PartitionTask, TaskParts } from './partition-task.ts';
+import type { TaskParts } from './partition-task.ts';
 import { Standby } from './standby.ts';
+import { positionsOf, windowOf } from './task-views.ts';
 
 export interface OpenLiveOptions {
   readonly config: LiveConfig;
@@ -46,6 +50,8 @@ export interface OpenLiveOptions {
   readonly configured?: () => Promise<string>;
   /** kafkajs' own messages. @default none */
   readonly logCreator?: KafkaLogCreator;
+  /** Ends the waiting for brokers that are away. @default none */
+  readonly signal?: AbortSignal;
 }
 
 export interface OpenLive {
@@ -56,6 +62,8 @@ export interface OpenLive {
   readonly catalogue: LiveCatalogue | undefined;
   readonly fetcher: PartitionFetcher;
   readonly stream: LiveStream;
+  /** What stands in the way of its work. */
+  readonly watch: Watch;
   /** Input topics. */
   readonly topics: readonly string[];
   readonly partitions: number;
@@ -65,9 +73,11 @@ export interface OpenLive {
 }
 
 /**
- * Opens what an instance needs; the caller runs and closes it.
+ * Opens what an instance needs; the caller runs and closes it. What may pass (brokers that are away) is waited for, and told of as
+ * `observer.onWaiting`.
  *
- * @throws PipelineError for every fault of configuration, topics, rights and reachability, before anything is read
+ * @throws PipelineError for every fault of configuration, topics and rights, before anything is read; `DOMException` `AbortError` when
+ *   stopped
  */
 export async function openLive({
   config,
@@ -78,25 +88,27 @@ export async function openLive({
   catalogueObserver = {},
   configured = () => Promise.resolve(config.bundle),
   logCreator,
+  signal,
 }: OpenLiveOptions): Promise<OpenLive> {
   requireKnownActions(config, bundle);
+  const inTime = <T>(step: () => Promise<T>): Promise<T> => patiently(step, { signal, onTrouble: observer.onWaiting });
   const kafka = kafkaClient(config.kafka, { ...(logCreator !== undefined && { logCreator }) });
+  // Tells soon what it waits for.
+  const opener = kafkaClient(config.kafka, { retries: 1 });
   const topics = inputTopics(config.kafka);
   await requireLogin(config.kafka);
-  const guard = new TopicGuard(kafka, config.kafka, {
-    onFailed: (error) => stream.fail(error),
-    onNotice: (message, facts) => observer.onNotice?.(message, facts),
-  });
-  const partitions = await guard.open();
+  const guard = new TopicGuard(opener, config.kafka, { ...observer, onFailed: (error) => stream.fail(error) });
+  const partitions = await inTime(() => guard.open());
   const registry = config.kafka.schemaRegistry && new SchemaRegistry(config.kafka.schemaRegistry);
-  await requireMappedFields(config.kafka, registry);
+  await inTime(() => requireMappedFields(config.kafka, registry));
   const { userEmbeddings, candidateScores, deadLetters, actionOutcomes } = config.kafka.topics;
-  await registry?.register({
+  const published = {
     UserEmbedding: userEmbeddings,
     CandidateScores: candidateScores,
     DeadLetter: deadLetters,
     ...(actionOutcomes !== undefined && { ActionOutcome: actionOutcomes }),
-  });
+  };
+  await inTime(async () => registry?.register(published));
   const schemas = registry ?? fixedSchemas;
   const codec = new AvroCodec({ schemas, maxRecordBytes: config.kafka.maxRecordBytes });
   const { maxBytes } = guard;
@@ -138,7 +150,8 @@ export async function openLive({
     maxBytes,
     prepare,
     outputs: (batch) => (inTransaction(batch) ? toRecords(batch) : new Map()),
-    committedOffsets: (partition) => committedOffsets(kafka, config.kafka.applicationId, topics, partition),
+    committedOffsets: (partition) =>
+      patiently(() => committedOffsets(kafka, config.kafka.applicationId, topics, partition), { attempts: 5 }),
     now: Date.now,
     observer,
   };
@@ -229,17 +242,39 @@ export async function openLive({
       },
     },
   });
+  const ends = new LogEnds(kafkaClient(config.kafka, { retries: 0 }), {
+    topics: entities === undefined ? topics : [...topics, entities],
+    onRound: () => {
+      watch.look();
+      observer.onWatched?.(watch.unready());
+    },
+  });
+  const watch: Watch = new Watch({
+    ends,
+    topics,
+    partitions,
+    positions: () => positionsOf([...stream.tasks.values()], fetcher),
+    owned: () => stream.assignment,
+    standing: () => [],
+  });
   const close = async () => {
     await catalogue?.close();
     await guard.close();
-    await Promise.all([fetcher.close(), changelog.close(), outputs.close(), models.close()]);
+    await Promise.all([ends.close(), fetcher.close(), changelog.close(), outputs.close(), models.close()]);
     await slot.current.encoder.close();
   };
   try {
-    await Promise.all([fetcher.connect(topics), changelog.connect(), atLeastOnce ? outputs.open() : Promise.resolve()]);
-    await catalogue?.open(await readUpdates(config));
+    await Promise.all([
+      inTime(() => fetcher.connect(topics)),
+      inTime(() => changelog.connect()),
+      atLeastOnce ? inTime(() => outputs.open()) : undefined,
+    ]);
+    const updates = await readUpdates(config);
+    await inTime(async () => catalogue?.open(updates));
+    ends.start();
     guard.watch();
   } catch (error) {
+    observer.onFailed?.(error);
     await close();
     throw error;
   }
@@ -251,6 +286,7 @@ export async function openLive({
     catalogue,
     fetcher,
     stream,
+    watch,
     topics,
     partitions,
     run: (signal) => stream.run(signal),
@@ -262,24 +298,3 @@ const withServed =
   (slot: ModelSlot<ServedModel>): TaskParts['requireCompatible'] =>
   (found, where) =>
     requireCompatible(found, slot.current.bundle, slot.current.signature, where);
-
-/** Of sequences in memory only: a store that is being handed over may be closed. */
-function windowOf(tasks: readonly PartitionTask[], userId: string) {
-  for (const { sequences } of tasks) {
-    const sequence = sequences.peek(userId);
-    if (sequence !== undefined && sequence.length > 0)
-      return { ...sequence.snapshot(), queryTimeS: toSeconds(sequence.newestTimeMs) };
-  }
-  return undefined;
-}
-
-async function committedOffsets(kafka: KafkaClient, groupId: string, topics: readonly string[], partition: number) {
-  return withAdmin(kafka, 'reading the committed offsets', async (admin) => {
-    const answers = await admin.fetchOffsets({ groupId, topics: [...topics] });
-    const known = answers.flatMap(({ topic, partitions }) => {
-      const offset = Number(partitions.find((entry) => entry.partition === partition)?.offset ?? -1);
-      return offset >= 0 ? [[topic, offset] as const] : [];
-    });
-    return Object.fromEntries(known);
-  });
-}

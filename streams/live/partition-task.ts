@@ -1,4 +1,5 @@
 /** One input partition in this instance's hands: its producer, its state, its records, from taking over to handing over. */
+import { randomBytes } from 'node:crypto';
 import type { ChangelogReader } from '../../infra/kafka/changelog-reader.ts';
 import type { KafkaClient } from '../../infra/kafka/kafka-client.ts';
 import type { PartitionFetcher } from '../../infra/kafka/partition-fetcher.ts';
@@ -9,11 +10,13 @@ import type { SourceRecord } from '../../schemas/action.ts';
 import type { OutputBatch } from '../../schemas/batch.ts';
 import type { Config, KafkaConfig } from '../../schemas/config.ts';
 import { decodePlace, PLACE_KEYS } from '../../schemas/erasure-place.ts';
+import type { PipelineError } from '../../schemas/errors.ts';
 import type { InputPositions, StateChange, StatePosition, StateSignature, TopicIds } from '../../schemas/state.ts';
+import { commitAgain, outcomeOf } from './commit-again.ts';
 import { ErasurePlaces } from './erasure-places.ts';
 import { PartitionSource } from './partition-source.ts';
 import { encodePosition, POSITION_KEY } from './position-record.ts';
-import { type RestoredState, restoreState } from './restore-state.ts';
+import { type RestoredState, restoreState, type StateMeta } from './restore-state.ts';
 import { startPositions } from './start-positions.ts';
 
 /** What all partitions of an instance share. */
@@ -52,6 +55,8 @@ export interface TaskObserver {
   readonly onCommit?: (partition: number, seconds: number) => void;
   /** A commit that failed: its transaction is aborted, now or by the next owner. */
   readonly onAborted?: (partition: number) => void;
+  /** A commit whose answer did not come: it is looked for, and done again where it was not done. */
+  readonly onCommitAgain?: (partition: number, error: PipelineError) => void;
   /** Records `from` to `to` were deleted by retention before they were read. */
   readonly onLost?: (at: { readonly topic: string; readonly partition: number }, from: number, to: number) => void;
 }
@@ -65,7 +70,11 @@ export class PartitionTask {
   readonly #source: PartitionSource;
   readonly #changelog: string;
   readonly #places: ErasurePlaces;
+  readonly #writer = randomBytes(4).toString('hex');
+  readonly #closing = new AbortController();
   #inputs: InputPositions;
+  /** Where the record after the newest committed one is to be found. */
+  #changelogEnd: number;
   /** The local store's last write, one at a time: behind the transaction, and repaired from the changelog where it is lost. */
   #storing: Promise<void> = Promise.resolve();
   #committing: Promise<void> = Promise.resolve();
@@ -87,7 +96,9 @@ export class PartitionTask {
       if (state.position === undefined && parts.config.kafka.startFrom === 'latest')
         await commitStart(inputs, parts, producer, state);
       const places = await placesOf(partition, parts, state, inputs);
-      return new PartitionTask(partition, parts, producer, state, inputs, places);
+      const { changelogOffset = (await parts.changelog.offsets(partition)).first } = (state.store.meta() ??
+        {}) as Partial<StateMeta>;
+      return new PartitionTask(partition, parts, producer, state, inputs, places, changelogOffset);
     } catch (error) {
       await state?.store.close();
       await producer.close();
@@ -102,8 +113,10 @@ export class PartitionTask {
     state: RestoredState,
     inputs: InputPositions,
     places: ErasurePlaces,
+    changelogEnd: number,
   ) {
     this.partition = partition;
+    this.#changelogEnd = changelogEnd;
     this.#places = places;
     this.#parts = parts;
     this.#producer = producer;
@@ -166,13 +179,24 @@ export class PartitionTask {
     ];
     const { stateId, store } = this.#state;
     const counted = store.countAfter(changes);
-    const position: StatePosition = { stateId, inputs, topicIds, partitions, records: counted, signature };
+    const made = { topicIds, partitions, records: counted, signature };
+    const position: StatePosition = { stateId, inputs, ...made, writer: this.#writer };
     const records = new Map<string, readonly OutgoingRecord[]>(outputs(batch));
-    records.set(this.#changelog, [...changes, { key: POSITION_KEY, value: encodePosition(position) }]);
-    const ends = await this.#producer.commit({ records, inputs: { [batch.source.topic]: batch.source.nextOffset } });
+    const logged = [...changes, { key: POSITION_KEY, value: encodePosition(position) }];
+    records.set(this.#changelog, logged);
+    const { signal } = this.#closing;
+    const at = { changelog: this.#parts.changelog, topic: this.#changelog, partition: this.partition, signal };
+    const ends = await commitAgain({
+      producer: this.#producer,
+      commit: { records, inputs: { [batch.source.topic]: batch.source.nextOffset } },
+      outcome: () => outcomeOf(logged, { ...at, from: this.#changelogEnd }),
+      signal,
+      onAgain: (error) => observer.onCommitAgain?.(this.partition, error),
+    });
     this.#inputs = inputs;
+    this.#changelogEnd = ends.get(this.#changelog)!;
     this.#places.committed(erased);
-    const meta = { position, changelogOffset: ends.get(this.#changelog)!, savedAtMs: now() };
+    const meta = { position, changelogOffset: this.#changelogEnd, savedAtMs: now() };
     this.#storing = store.write(changes, meta).then(() => {
       if (batch.state !== undefined) this.sequences.committed(batch.state.mark);
     });
@@ -194,6 +218,7 @@ export class PartitionTask {
   }
 
   async #close(): Promise<void> {
+    this.#closing.abort();
     for (const topic of this.#parts.topics) this.#parts.fetcher.unassign({ topic, partition: this.partition });
     await this.#settled();
     await this.#state.store.close();

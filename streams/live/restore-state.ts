@@ -109,7 +109,6 @@ export async function catchUp(
         const position = decodePosition(value as Uint8Array, where);
         reached = { position, positionedAtMs: timestampMs };
         foreign ||= known !== undefined && position.stateId !== known.stateId;
-        if (!foreign) requireCompatible(position.signature, where);
       } else {
         // The last of a key wins: the earlier ones need not be written.
         changes.set((key as Buffer).toString('latin1'), { key, value: value as Uint8Array | null });
@@ -134,7 +133,10 @@ export async function catchUp(
       observer.onRestore?.(partition, nextOffset - from, Math.max(nextOffset, end) - from);
     },
   });
-  return foreign ? undefined : reached;
+  if (foreign || reached === undefined) return undefined;
+  // Of the last alone: a promotion or a reset has put another state behind what lies before it.
+  requireCompatible(reached.position.signature, where);
+  return reached;
 }
 
 function whyUnusable(

@@ -1,10 +1,11 @@
 /** What an instance of the sink tells of itself: metrics, health and log, all fed from its own events. */
-import { type HealthServer, startHealthServer } from '../../infra/telemetry/health-server.ts';
+import { type Health, type HealthServer, isReady, startHealthServer } from '../../infra/telemetry/health-server.ts';
 import type { Logger } from '../../infra/telemetry/log.ts';
 import { SinkMetrics } from '../../infra/telemetry/sink-metrics.ts';
 import { messageOf } from '../../schemas/errors.ts';
 import type { LiveConfig } from '../require-kafka.ts';
 import type { OpenSink, OpenSinkOptions } from '../sink.ts';
+import { Trouble } from '../trouble.ts';
 
 /** How often the log says how far the sink is, ms. */
 const LOG_EVERY_MS = 10_000;
@@ -13,7 +14,7 @@ export class SinkTelemetry {
   readonly #config: LiveConfig;
   readonly #log: Logger;
   readonly #metrics: SinkMetrics;
-  #state = { state: 'STARTING', sinceMs: Date.now() };
+  readonly #trouble: Trouble;
   /** Why ClickHouse is away, and since when. */
   #away: { readonly sinceMs: number; readonly reason: string } | undefined;
   #server: HealthServer | undefined;
@@ -23,6 +24,7 @@ export class SinkTelemetry {
   constructor(config: LiveConfig, logger: Logger) {
     this.#config = config;
     this.#log = logger;
+    this.#trouble = new Trouble(logger);
     this.#metrics = new SinkMetrics({ maxBufferedBytes: config.sink.maxBufferedBytes });
   }
 
@@ -36,7 +38,7 @@ export class SinkTelemetry {
     this.#server = await startHealthServer({
       host: telemetry.host,
       port: sink.port,
-      health: () => (this.#away === undefined ? this.#state : { ...this.#away, state: 'RETRYING' }),
+      health: () => this.#health(),
       metrics: this.#metrics,
     });
     return this.#server.port;
@@ -45,21 +47,29 @@ export class SinkTelemetry {
   attach(sink: OpenSink): void {
     this.#metrics.onScrape(() => {
       const progress = sink.progress();
-      for (const at of progress) this.#metrics.stored(at, at.nextOffset, at.lag);
+      for (const at of progress) this.#metrics.stored(at, at.nextOffset);
+      this.#metrics.watch({ ...sink.watch.report(), ready: isReady(this.#health()) });
       this.#metrics.buffered(progress.reduce((sum, { bytes }) => sum + bytes, 0));
     });
   }
 
   readonly observer: NonNullable<OpenSinkOptions['observer']> = {
     onState: (state) => {
-      this.#state = { state, sinceMs: Date.now() };
+      this.#trouble.become(state);
       this.#log.info({ state }, `sink is ${state}`);
     },
     onAssigned: (partitions) => {
       this.#metrics.assigned(partitions);
       this.#log.info({ partitions }, `stores ${partitions.length} partition(s)`);
     },
+    onWaiting: (error, delayMs) => {
+      this.#trouble.waits(error);
+      this.#log.warn({ err: error, delayMs }, 'the start waits for the brokers');
+    },
+    onWatched: (unready) => this.#trouble.sees(unready),
+    onFailed: (error) => this.#trouble.failed(error),
     onCommitted: (taken, commit) => {
+      this.#trouble.progressed();
       const records = taken.reduce((sum, entry) => sum + entry.records.length, 0);
       this.#metrics.committed({ ...commit, records });
       if (commit.unreadable > 0) this.#log.warn({ records: commit.unreadable }, 'records that cannot be read were left out');
@@ -82,11 +92,17 @@ export class SinkTelemetry {
       this.#log.info({ afterMs: Math.round(afterMs) }, 'ClickHouse is back: nothing was lost');
     },
     onRecovering: (error, delayMs) => {
+      this.#trouble.recovers(error);
       this.#metrics.recovering();
       this.#log.warn({ err: error, delayMs }, 'going on from what is stored');
     },
     onNotice: (message, facts) => this.#log.warn(facts, message),
   };
+
+  #health(): Health {
+    const { health } = this.#trouble;
+    return this.#away === undefined ? health : { ...health, ...this.#away, state: 'RETRYING' };
+  }
 
   async close(): Promise<void> {
     await this.#server?.close();

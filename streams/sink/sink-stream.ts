@@ -68,6 +68,11 @@ export class SinkStream {
     this.#supervisor.fail(error);
   }
 
+  /** Partitions that are its own; undefined while the group rebalances. */
+  get assignment(): readonly number[] | undefined {
+    return this.#supervisor.assignment;
+  }
+
   /** Topic partitions that this instance stores. */
   owned(): readonly TopicPartition[] {
     return this.#supervisor.owned.flatMap((partition) => this.#parts.topics.map((topic) => ({ topic, partition })));

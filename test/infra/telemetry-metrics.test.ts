@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { StreamMetrics } from '../../infra/telemetry/metrics.ts';
+import type { WatchFacts } from '../../infra/telemetry/watch-metrics.ts';
 import type { Disposition } from '../../schemas/action.ts';
 import type { OutputBatch } from '../../schemas/batch.ts';
 import type { CacheOutcome, EncoderLoad, EncoderStats } from '../../schemas/encoding.ts';
@@ -29,6 +30,17 @@ function parse(text: string): ReadonlyMap<string, number> {
   return series;
 }
 const read = async (metrics: StreamMetrics) => parse(await metrics.text());
+
+const facts = (...progress: WatchFacts['progress']): WatchFacts => ({
+  ready: true,
+  endsAgeSeconds: 1.5,
+  brokersAway: 0,
+  progress,
+  standing: [],
+  unread: [],
+  unavailable: [],
+});
+const behind = (partition: number, lag: number) => ({ topic: 't', partition, lag, stalledSeconds: 2, oldestSeconds: 3 });
 
 const position = { topic: 'user-actions', partition: 3, offset: 10 };
 const lineage = { ...position, sequenceDigest: 's', modelDigest: 'abc' };
@@ -183,13 +195,13 @@ describe('metrics', () => {
     const metrics = create();
     for (const partition of [0, 1]) {
       const at = { topic: 't', partition };
-      metrics.lag(at, 10 + partition);
       metrics.buffered(at, 100);
       metrics.inFlight(partition, 1);
       metrics.committed(0.02);
       metrics.observeOutput({ ...output, source: { ...output.source, ...at, nextOffset: 7 } }, 1_000_000);
       metrics.restore(partition, 5, 5 + partition);
     }
+    metrics.watch(facts(behind(0, 10), behind(1, 11)));
     metrics.rebalanced();
     metrics.assigned([0, 1]);
     metrics.transactionAborted();
@@ -364,7 +376,12 @@ describe('metrics', () => {
     const at = { topic: 't', partition: 3 };
     metrics.observeOutput(output, 1_000_000);
     metrics.observeOutput(asked, 1_000_000);
-    metrics.lag(at, 1);
+    metrics.watch({
+      ...facts(behind(3, 1)),
+      standing: [{ topic: 't', partition: 3, code: 'KAFKA_FAILED', forMs: 1 }],
+      unread: [{ topic: 't', partition: 4, records: 0 }],
+      unavailable: [{ topic: 't', code: 'TOPICS_INVALID' }],
+    });
     metrics.buffered(at, 1);
     metrics.inFlight(3, 1);
     metrics.restore(3, 1, 1);

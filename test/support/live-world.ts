@@ -40,6 +40,18 @@ export interface LiveWorldOptions {
   readonly bundle: Bundle;
   /** Settings over the world's own, as in a configuration file. */
   readonly settings?: Readonly<Record<string, Readonly<Record<string, unknown>> | string>> | undefined;
+  /** Reads a topic's committed records. @default the product's own reader */
+  readonly reader?: ((topic: string) => Promise<SourceRecord[]>) | undefined;
+}
+
+/** How an instance is started, where it is not as the others. */
+export interface Launch {
+  /** Settings of `kafka` over the world's. */
+  readonly kafka?: Readonly<Record<string, unknown>>;
+  /** Words before the command. */
+  readonly prefix?: readonly string[];
+  readonly nodeArgs?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 export interface Output<N extends RecordName> {
@@ -54,6 +66,7 @@ export class LiveWorld {
   readonly kafka: Kafka;
   readonly folder: string;
   readonly #bundle: Bundle;
+  readonly #reader: LiveWorldOptions['reader'];
   readonly #instances: Instance[] = [];
   readonly #codec = new AvroCodec();
   #producer: ActionProducer | undefined;
@@ -67,7 +80,8 @@ export class LiveWorld {
     return world;
   }
 
-  private constructor({ broker, name, bundlePath, bundle, settings = {} }: LiveWorldOptions) {
+  private constructor({ broker, name, bundlePath, bundle, settings = {}, reader }: LiveWorldOptions) {
+    this.#reader = reader;
     this.folder = join(ROOT, '.hstu', 'live-tests', name);
     this.#bundle = bundle;
     const { kafka, ...rest } = settings;
@@ -109,8 +123,9 @@ export class LiveWorld {
   }
 
   /** Starts an instance as a process. `name` is its state folder: the same name later finds the state again. */
-  async start(name: string): Promise<Instance> {
-    const instance = await Instance.start(name, this.folder, this.config);
+  async start(name: string, launch: Launch = {}): Promise<Instance> {
+    const config = { ...this.config, kafka: { ...this.config.kafka, ...launch.kafka } };
+    const instance = await Instance.start(name, this.folder, config, launch);
     this.#instances.push(instance);
     return instance;
   }
@@ -146,7 +161,7 @@ export class LiveWorld {
   }
 
   async outputs<N extends RecordName>(topic: string, name: N): Promise<Output<N>[]> {
-    const records = await this.read(topic);
+    const records = await (this.#reader?.(topic) ?? this.read(topic));
     return records.map((record) => {
       const value = record.value === null ? null : this.#codec.decode(name, record.value as Uint8Array);
       if (value instanceof Fault) throw new Error(`${topic}: ${value.message}`);
@@ -244,7 +259,8 @@ export class LiveWorld {
   async verifyState(actions: readonly UserAction[]): Promise<string[]> {
     const expected = this.#sequencesOf(actions);
     const records = new Map<string, Uint8Array>();
-    for (const { key, value } of await this.read(changelogOf(this.config.kafka))) {
+    const changelog = changelogOf(this.config.kafka);
+    for (const { key, value } of await (this.#reader?.(changelog) ?? this.read(changelog))) {
       const name = Buffer.from(key!).toString('latin1');
       if (value === null) records.delete(name);
       else records.set(name, value as Uint8Array);
@@ -300,16 +316,17 @@ export class Instance {
   /** Its end is waited for. */
   #mayFail = false;
 
-  static async start(name: string, folder: string, config: LiveConfig): Promise<Instance> {
+  static async start(name: string, folder: string, config: LiveConfig, launch: Launch = {}): Promise<Instance> {
     const file = join(folder, `${name}.yaml`);
     await writeFile(file, stringify({ ...config, state: { ...config.state, path: join(folder, name) } }));
-    return new Instance(file);
+    return new Instance(file, launch);
   }
 
-  private constructor(file: string) {
-    this.#child = spawn(process.execPath, [compiledCli(), 'run', '-c', file], {
+  private constructor(file: string, { prefix = [], nodeArgs = [], env = {} }: Launch) {
+    const [program, ...args] = [...prefix, process.execPath, ...nodeArgs, compiledCli(), 'run', '-c', file];
+    this.#child = spawn(program!, args, {
       cwd: ROOT,
-      env: { ...process.env, NO_COLOR: '1' },
+      env: { ...process.env, NO_COLOR: '1', ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     for (const stream of [this.#child.stdout!, this.#child.stderr!])
@@ -333,6 +350,13 @@ export class Instance {
     return this.#child.pid!;
   }
 
+  /** What it answers over HTTP. */
+  async ask(path: '/readyz' | '/healthz' | '/metrics'): Promise<{ readonly status: number; readonly body: string }> {
+    await this.untilLogged(/"port":(\d+)/);
+    const response = await fetch(`http://127.0.0.1:${/"port":(\d+)/.exec(this.#log)![1]}${path}`);
+    return { status: response.status, body: await response.text() };
+  }
+
   /** Resolves when the log matches, what it held before its character `from` left out. */
   async untilLogged(pattern: RegExp, timeoutMs = 30_000, from = 0): Promise<void> {
     const began = performance.now();
@@ -345,6 +369,17 @@ export class Instance {
 
   untilRunning(timeoutMs = 30_000): Promise<void> {
     return this.untilLogged(/"state":"RUNNING"/, timeoutMs);
+  }
+
+  /** Whether it ended by itself within that time. */
+  async endsWithin(timeoutMs: number): Promise<boolean> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, timeoutMs);
+    });
+    await Promise.race([this.#exited, late]);
+    clearTimeout(timer);
+    return this.#exit !== undefined;
   }
 
   throwIfFailed(): void {

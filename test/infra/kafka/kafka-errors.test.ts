@@ -4,9 +4,12 @@ import { describe, expect, it } from 'vitest';
 import { kafkaError } from '../../../infra/kafka/kafka-errors.ts';
 
 type Thrown = new (message: string, facts?: object) => Error;
-const { KafkaJSSASLAuthenticationError, KafkaJSConnectionError } = createRequire(import.meta.url)('kafkajs/src/errors.js') as {
+const { KafkaJSSASLAuthenticationError, KafkaJSConnectionError, KafkaJSNonRetriableError } = createRequire(import.meta.url)(
+  'kafkajs/src/errors.js',
+) as {
   readonly KafkaJSSASLAuthenticationError: Thrown;
   readonly KafkaJSConnectionError: Thrown;
+  readonly KafkaJSNonRetriableError: new (error: Error, facts: object) => Error;
 };
 const codeOf = (thrown: unknown) => kafkaError(thrown, 'fetching').code;
 
@@ -30,5 +33,39 @@ describe('an error of kafkajs', () => {
     ['certificate has expired', 'CERT_HAS_EXPIRED', 'KAFKA_AUTHENTICATION'],
   ])('while TLS is agreed on, %s (%s) is %s', (message, code, expected) => {
     expect(codeOf(new KafkaJSConnectionError(`Connection error: ${message}`, { code }))).toBe(expected);
+  });
+
+  /** What its own code throws where it reads on in an answer that it has not got. */
+  it.each([
+    () => {
+      const { topicMetadata } = null as unknown as { topicMetadata: unknown };
+      return topicMetadata;
+    },
+    () => (undefined as unknown as { partitions: unknown }).partitions,
+    () => {
+      const [answer] = undefined as unknown as unknown[];
+      return answer;
+    },
+  ])('a TypeError of its own is an answer that did not come, and tried again', (reads) => {
+    let thrown: unknown;
+    try {
+      reads();
+    } catch (error) {
+      thrown = error;
+    }
+    for (const fault of [thrown, new KafkaJSNonRetriableError(thrown as Error, { cause: thrown })]) {
+      const error = kafkaError(fault, 'reading the topics');
+      expect(error).toMatchObject({ code: 'KAFKA_FAILED', retriable: true });
+      expect(error.message).toBe('reading the topics: the brokers gave no answer, or none about this (does it exist?)');
+    }
+  });
+
+  it('a timestamp that the broker refuses names the clock', () => {
+    const error = kafkaError(
+      Object.assign(new Error('The timestamp of the message is out of acceptable range'), { type: 'INVALID_TIMESTAMP' }),
+      'committing',
+    );
+    expect(error).toMatchObject({ code: 'CLOCK_OFF', retriable: false, exitCode: 2 });
+    expect(error.message).toMatch(/the clock of this machine, \d{4}-.*message\.timestamp\.after\.max\.ms/);
   });
 });
