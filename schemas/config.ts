@@ -89,8 +89,8 @@ const kafkaSchema = z.strictObject({
       changelog: topicName.optional(),
     })
     .prefault({}),
-  /** Partitions that `topics create` gives every topic: they must be equal. */
-  partitions: positive.max(10_000).default(4),
+  /** Partitions that `topics create` gives every topic: they must be equal. @default as many as those that are there have, else 4 */
+  partitions: positive.max(10_000).optional(),
   /** Replicas that `topics create` asks for; at most the brokers there are. */
   replicationFactor: positive.max(16).default(1),
   /** How values of `userActions` are written: Avro in the Confluent wire format, or JSON. */

@@ -129,7 +129,10 @@ export class PartitionFetcher {
   async offsets({ topic, partition }: TopicPartition): Promise<{ readonly first: number; readonly end: number }> {
     const ask = async (fromBeginning: boolean) => {
       const [answer] = await this.#cluster.fetchTopicsOffset([{ topic, partitions: [{ partition }], fromBeginning }]);
-      return Number(answer!.partitions[0]!.offset);
+      const found = answer?.partitions[0];
+      if (found === undefined)
+        throw new PipelineError('KAFKA_FAILED', `${topic} has no partition ${partition}, or none with a leader`);
+      return Number(found.offset);
     };
     for (let attempt = 0; ; attempt++) {
       try {

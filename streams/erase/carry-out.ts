@@ -2,10 +2,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ClickHouse } from '../../infra/clickhouse/clickhouse.ts';
 import { readOffsets } from '../../infra/clickhouse/feed/feed-offsets.ts';
+import { checkTopics } from '../../infra/kafka/check-topics.ts';
 import type { KafkaClient } from '../../infra/kafka/kafka-client.ts';
 import { readRanges, resolveRanges } from '../../infra/kafka/range-reader.ts';
 import { committedBy, type RequestedErasure, requestErasure } from '../../infra/kafka/request-erasure.ts';
-import { checkTopics, readTopics } from '../../infra/kafka/topics.ts';
+import { readTopics } from '../../infra/kafka/topics.ts';
 import type { SourceRecord } from '../../schemas/action.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import type { LiveConfig } from '../require-kafka.ts';
@@ -77,7 +78,7 @@ export async function eraseAndWait(parts: ErasureParts): Promise<void> {
   const { clickhouse } = parts;
   if (clickhouse === undefined || (await readOffsets(clickhouse, group)).size === 0) return;
   const stored = (topic: string, partition: number) => async () =>
-    (await readOffsets(clickhouse, group)).get(`${partition}/${topic}`) ?? 0;
+    (await readOffsets(clickhouse, group)).get(`${partition}/${topic}`)?.nextOffset ?? 0;
   await waitFor(parts, `the sink to read ${erasures}`, asked.offset + 1, stored(erasures, asked.partition));
   const tombstone = await lastTombstone(parts, asked.partition);
   if (tombstone !== undefined)

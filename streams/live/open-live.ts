@@ -7,7 +7,8 @@ import { OutputProducer } from '../../infra/kafka/output-producer.ts';
 import { outputRecords } from '../../infra/kafka/output-records.ts';
 import { PartitionFetcher } from '../../infra/kafka/partition-fetcher.ts';
 import { SchemaRegistry } from '../../infra/kafka/schema-registry.ts';
-import { changelogOf, checkTopics, inputTopics, readTopics } from '../../infra/kafka/topics.ts';
+import { TopicGuard } from '../../infra/kafka/topic-guard.ts';
+import { changelogOf, inputTopics } from '../../infra/kafka/topics.ts';
 import type { HstuEncoder } from '../../models/encoder.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
 import type { SourceRecord } from '../../schemas/action.ts';
@@ -96,7 +97,8 @@ export async function openLive({
   const opener = kafkaClient(config.kafka, { retries: 1 });
   const topics = inputTopics(config.kafka);
   await requireLogin(config.kafka);
-  const partitions = checkTopics(await inTime(() => readTopics(opener, config.kafka)), config.kafka);
+  const guard = new TopicGuard(opener, config.kafka, { ...observer, onFailed: (error) => stream.fail(error) });
+  const partitions = await inTime(() => guard.open());
   const registry = config.kafka.schemaRegistry && new SchemaRegistry(config.kafka.schemaRegistry);
   await inTime(() => requireMappedFields(config.kafka, registry));
   const { userEmbeddings, candidateScores, deadLetters, actionOutcomes } = config.kafka.topics;
@@ -109,7 +111,8 @@ export async function openLive({
   await inTime(async () => registry?.register(published));
   const schemas = registry ?? fixedSchemas;
   const codec = new AvroCodec({ schemas, maxRecordBytes: config.kafka.maxRecordBytes });
-  const outputs = new OutputProducer(kafka, config.kafka);
+  const { maxBytes } = guard;
+  const outputs = new OutputProducer(kafka, config.kafka, maxBytes);
   const changelog = new ChangelogReader(kafka, changelogOf(config.kafka));
   const fetcher = new PartitionFetcher(kafka, {
     maxBufferedBytes: config.kafka.maxBufferedBytes,
@@ -126,7 +129,7 @@ export async function openLive({
     const { partition } = batch.source;
     const publishedAtMs = Math.max(Date.now(), (publishedAt.get(partition) ?? 0) + 1);
     publishedAt.set(partition, publishedAtMs);
-    return outputRecords(codec, config.kafka.topics, batch, publishedAtMs);
+    return outputRecords(codec, config.kafka.topics, batch, publishedAtMs, maxBytes);
   };
   const atLeastOnce = config.kafka.delivery === 'at-least-once';
   // A tombstone, and what follows it, is written by the partition's owner alone: a zombie must not bring an erased user back.
@@ -145,6 +148,9 @@ export async function openLive({
     window: bundle.config.window,
     hotUsersPerPartition: Math.max(1, Math.ceil(config.state.hotUsers / partitions)),
     topics,
+    topicIds: guard.idsOf(topics),
+    partitions,
+    maxBytes,
     prepare,
     outputs: (batch) => (inTransaction(batch) ? toRecords(batch) : new Map()),
     committedOffsets: (partition) =>
@@ -230,6 +236,7 @@ export async function openLive({
     task,
     standby: config.state.standby ? new Standby(followed, { partitions }) : undefined,
     pipeline: slot,
+    beforeTakeOver: () => guard.check(),
     observer: {
       ...observer,
       onCommitted: (batch) => {
@@ -255,6 +262,7 @@ export async function openLive({
   });
   const close = async () => {
     await catalogue?.close();
+    await guard.close();
     await Promise.all([ends.close(), fetcher.close(), changelog.close(), outputs.close(), models.close()]);
     await slot.current.encoder.close();
   };
@@ -267,6 +275,7 @@ export async function openLive({
     const updates = await readUpdates(config);
     await inTime(async () => catalogue?.open(updates));
     ends.start();
+    guard.watch();
   } catch (error) {
     observer.onFailed?.(error);
     await close();

@@ -11,12 +11,13 @@ import type { OutputBatch } from '../../schemas/batch.ts';
 import type { Config, KafkaConfig } from '../../schemas/config.ts';
 import { decodePlace, PLACE_KEYS } from '../../schemas/erasure-place.ts';
 import type { PipelineError } from '../../schemas/errors.ts';
-import type { InputPositions, StateChange, StatePosition, StateSignature } from '../../schemas/state.ts';
+import type { InputPositions, StateChange, StatePosition, StateSignature, TopicIds } from '../../schemas/state.ts';
 import { commitAgain, outcomeOf } from './commit-again.ts';
 import { ErasurePlaces } from './erasure-places.ts';
 import { PartitionSource } from './partition-source.ts';
 import { encodePosition, POSITION_KEY } from './position-record.ts';
 import { type RestoredState, restoreState, type StateMeta } from './restore-state.ts';
+import { startPositions } from './start-positions.ts';
 
 /** What all partitions of an instance share. */
 export interface TaskParts {
@@ -30,6 +31,12 @@ export interface TaskParts {
   readonly window: { readonly maxLength: number; readonly blockLength: number };
   readonly hotUsersPerPartition: number;
   readonly topics: readonly string[];
+  /** Of `topics`, as found when the instance was opened: where one becomes another, the instance ends. */
+  readonly topicIds: TopicIds;
+  /** Of each of `topics`. */
+  readonly partitions: number;
+  /** Largest batch that each topic takes, bytes. */
+  readonly maxBytes: ReadonlyMap<string, number>;
   readonly prepare?: ((records: readonly SourceRecord[]) => Promise<void>) | undefined;
   /** What of the batch belongs into the commit's transaction beside the state, by topic. */
   readonly outputs: (batch: OutputBatch) => OutgoingRecords;
@@ -68,7 +75,7 @@ export class PartitionTask {
   #inputs: InputPositions;
   /** Where the record after the newest committed one is to be found. */
   #changelogEnd: number;
-  /** The local store's last write: behind the transaction, and repaired from the changelog where it is lost. */
+  /** The local store's last write, one at a time: behind the transaction, and repaired from the changelog where it is lost. */
   #storing: Promise<void> = Promise.resolve();
   #committing: Promise<void> = Promise.resolve();
   #closed: Promise<void> | undefined;
@@ -79,13 +86,13 @@ export class PartitionTask {
    * @throws PipelineError; `DOMException` `AbortError` when stopped
    */
   static async open(partition: number, parts: TaskParts, signal: AbortSignal): Promise<PartitionTask> {
-    const producer = new PartitionProducer(parts.kafka, parts.config.kafka, partition);
+    const producer = new PartitionProducer(parts.kafka, parts.config.kafka, partition, parts.maxBytes);
     let state: RestoredState | undefined;
     try {
       await producer.open();
       signal.throwIfAborted();
-      state = await restoreState(partition, parts, signal);
-      const inputs = await startPositions(partition, parts, state.position);
+      state = await restoreState(partition, parts, signal, { alone: true });
+      const inputs = await startPositions(partition, parts, state);
       if (state.position === undefined && parts.config.kafka.startFrom === 'latest')
         await commitStart(inputs, parts, producer, state);
       const places = await placesOf(partition, parts, state, inputs);
@@ -159,16 +166,21 @@ export class PartitionTask {
   }
 
   async #commit(batch: OutputBatch): Promise<void> {
-    const { outputs, signature, now, observer, config } = this.#parts;
+    const { outputs, signature, topicIds, partitions, now, observer, config } = this.#parts;
     const { userActions, erasures } = config.kafka.topics;
     const began = performance.now();
+    // Whose fault is met here: what is counted next stands on it.
+    await this.#storing;
     const inputs = { ...this.#inputs, [batch.source.topic]: batch.source.nextOffset };
     const erased = batch.source.topic === erasures ? batch.source.records : [];
     const changes: readonly StateChange[] = [
       ...(batch.state?.changes ?? []),
       ...(erased.length === 0 ? [] : this.#places.changesOf(erased, inputs[userActions]!)),
     ];
-    const position: StatePosition = { stateId: this.#state.stateId, inputs, signature, writer: this.#writer };
+    const { stateId, store } = this.#state;
+    const counted = store.countAfter(changes);
+    const made = { topicIds, partitions, records: counted, signature };
+    const position: StatePosition = { stateId, inputs, ...made, writer: this.#writer };
     const records = new Map<string, readonly OutgoingRecord[]>(outputs(batch));
     const logged = [...changes, { key: POSITION_KEY, value: encodePosition(position) }];
     records.set(this.#changelog, logged);
@@ -184,10 +196,8 @@ export class PartitionTask {
     this.#inputs = inputs;
     this.#changelogEnd = ends.get(this.#changelog)!;
     this.#places.committed(erased);
-    // One write at a time; a commit waits for the one before, so that at most one is outstanding.
-    await this.#storing;
     const meta = { position, changelogOffset: this.#changelogEnd, savedAtMs: now() };
-    this.#storing = this.#state.store.write(changes, meta).then(() => {
+    this.#storing = store.write(changes, meta).then(() => {
       if (batch.state !== undefined) this.sequences.committed(batch.state.mark);
     });
     // Its fault is met by the next commit, or by the close.
@@ -228,12 +238,12 @@ export class PartitionTask {
  */
 async function commitStart(
   inputs: InputPositions,
-  { config, signature, now }: TaskParts,
+  { config, signature, topicIds, partitions, now }: TaskParts,
   producer: PartitionProducer,
   { store, stateId }: RestoredState,
 ): Promise<void> {
   const changelog = changelogOf(config.kafka);
-  const position: StatePosition = { stateId, inputs, signature };
+  const position: StatePosition = { stateId, inputs, topicIds, partitions, records: store.count, signature };
   const records = new Map([[changelog, [{ key: POSITION_KEY, value: encodePosition(position) }]]]);
   const ends = await producer.commit({ records, inputs });
   await store.write([], { position, changelogOffset: ends.get(changelog)!, savedAtMs: now() });
@@ -249,40 +259,4 @@ async function placesOf(
   const places = store.range(PLACE_KEYS.first, PLACE_KEYS.last).flatMap(({ key, value }) => decodePlace(key, value) ?? []);
   const { first } = places.length === 0 ? { first: 0 } : await fetcher.offsets({ topic, partition });
   return new ErasurePlaces(places, inputs[topic]!, first);
-}
-
-/** By the state, for it holds what was done; else what the group committed; else as configured. */
-async function startPositions(
-  partition: number,
-  { topics, fetcher, config, committedOffsets, observer }: TaskParts,
-  position: StatePosition | undefined,
-): Promise<InputPositions> {
-  const committed = await committedOffsets(partition);
-  const starts: Record<string, number> = {};
-  for (const topic of topics) {
-    const known = position?.inputs[topic];
-    const group = committed[topic];
-    if (known !== undefined && group !== undefined && group !== known)
-      observer.onNotice?.('the committed offset is not where the state stands; going on where the state stands', {
-        topic,
-        partition,
-        committed: group,
-        state: known,
-        mend: 'to process again, use hstu-streams reset',
-      });
-    if (position === undefined && group !== undefined)
-      observer.onNotice?.('there is no state behind the committed offset; users begin with empty sequences', {
-        topic,
-        partition,
-        committed: group,
-        mend: 'if this is not after a reset, the changelog is lost: hstu-streams reset --to earliest rebuilds it from the input',
-      });
-    const start = known ?? group;
-    if (start !== undefined) starts[topic] = start;
-    else {
-      const { first, end } = await fetcher.offsets({ topic, partition });
-      starts[topic] = config.kafka.startFrom === 'earliest' ? first : end;
-    }
-  }
-  return starts;
 }

@@ -186,7 +186,8 @@ class Log {
         places.push({ partition, ...placeRecord(place) });
       }
     this.#places = places;
-    const text = ({ topic, partition, from, to }: OffsetRange) => `${topic}/${partition} ${from}-${to}`;
+    const text = ({ topic, partition, from, to, topicId = '' }: OffsetRange) =>
+      `${topic}/${partition} ${from}-${to} ${topicId}`.trimEnd();
     // Where erasures stand decides what comes out.
     const placed = places.map(({ partition, key, value }) => `${partition} ${Buffer.from(key).toString('hex')} ${value}`);
     return [...this.#actions, ...this.#erasures].map(text).concat(placed).join('\n');

@@ -7,10 +7,11 @@ import type { Kafka, Producer } from 'kafkajs';
 import { stringify } from 'yaml';
 import { ActionProducer } from '../../infra/kafka/action-producer.ts';
 import type { LocalKafka } from '../../infra/kafka/broker/local-kafka.ts';
+import { createTopics } from '../../infra/kafka/change-topics.ts';
 import { kafkaClient } from '../../infra/kafka/kafka-client.ts';
 import { partitionOf } from '../../infra/kafka/keyed-producer.ts';
 import { PartitionFetcher } from '../../infra/kafka/partition-fetcher.ts';
-import { changelogOf, createTopics, withAdmin } from '../../infra/kafka/topics.ts';
+import { changelogOf, withAdmin } from '../../infra/kafka/topics.ts';
 import { statedPartition } from '../../infra/kafka/transactions.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
 import { Tokenizer } from '../../models/hstu/tokenizer.ts';
@@ -116,7 +117,7 @@ export class LiveWorld {
     const messages = requests.map((request) => ({
       key: request.userId,
       value: this.#codec.encode('CandidateRequest', request),
-      partition: partitionOf(request.userId, partitions),
+      partition: partitionOf(request.userId, partitions!),
     }));
     await this.#requester.send({ topic: topics.candidateRequests, acks: -1, messages });
   }
@@ -130,7 +131,7 @@ export class LiveWorld {
   }
 
   /** All committed records of a topic, partition by partition. */
-  async read(topic: string, partitions = this.config.kafka.partitions): Promise<SourceRecord[]> {
+  async read(topic: string, partitions = this.config.kafka.partitions!): Promise<SourceRecord[]> {
     const records: SourceRecord[] = [];
     let wake: () => void = () => undefined;
     const fetcher = new PartitionFetcher(this.kafka, {
@@ -312,6 +313,8 @@ export class Instance {
   #log = '';
   #exit: { readonly code: number | null } | undefined;
   readonly #exited: Promise<void>;
+  /** Its end is waited for. */
+  #mayFail = false;
 
   static async start(name: string, folder: string, config: LiveConfig, launch: Launch = {}): Promise<Instance> {
     const file = join(folder, `${name}.yaml`);
@@ -354,12 +357,6 @@ export class Instance {
     return { status: response.status, body: await response.text() };
   }
 
-  /** Its exit code, when it has ended by itself. */
-  async ended(): Promise<number | null> {
-    await this.#exited;
-    return this.#exit!.code;
-  }
-
   /** Resolves when the log matches, what it held before its character `from` left out. */
   async untilLogged(pattern: RegExp, timeoutMs = 30_000, from = 0): Promise<void> {
     const began = performance.now();
@@ -386,7 +383,7 @@ export class Instance {
   }
 
   throwIfFailed(): void {
-    if (this.#exit !== undefined && this.#exit.code !== 0 && this.#exit.code !== null)
+    if (!this.#mayFail && this.#exit !== undefined && this.#exit.code !== 0 && this.#exit.code !== null)
       throw new Error(`an instance ended with ${this.#exit.code}:\n${this.#log.slice(-4000)}`);
   }
 
@@ -397,6 +394,17 @@ export class Instance {
   async kill(): Promise<void> {
     this.#child.kill('SIGKILL');
     await this.#exited;
+  }
+
+  /** Its exit code, when it ends by itself. */
+  async ended(timeoutMs = 60_000): Promise<number | null> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`it has not ended within ${timeoutMs} ms:\n${this.#log}`)), timeoutMs);
+    });
+    this.#mayFail = true;
+    await Promise.race([this.#exited, late]).finally(() => clearTimeout(timer));
+    return this.#exit!.code;
   }
 
   /** SIGTERM, and its exit code. */
