@@ -64,7 +64,7 @@ export async function writeBundle(folder: string, bundle: Omit<Bundle, 'digest' 
     for (const { draft, content } of files) await writeFile(draft, content);
     for (const { draft, path } of files) await rename(draft, path);
   } catch (cause) {
-    for (const { draft } of files) await rm(draft, { force: true });
+    await Promise.allSettled(files.map(({ draft }) => rm(draft, { force: true })));
     throw new PipelineError('CONFIG_INVALID', `cannot write a bundle to ${folder}: ${messageOf(cause)}`, { cause });
   }
 }
