@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { parseBoundedJson } from '../../schemas/bounded-json.ts';
 import { type BundleConfig, bundleConfigSchema } from '../../schemas/bundle-config.ts';
 import { describeIssues } from '../../schemas/config.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
@@ -86,7 +87,7 @@ export const kvBytesPerRow = ({ layers, heads, dqk, dv, precision }: KvShape): n
 function parseBundleConfig(text: string, origin: string): BundleConfig {
   let json: unknown;
   try {
-    json = JSON.parse(text);
+    json = parseBoundedJson(text);
   } catch (cause) {
     throw new PipelineError('BUNDLE_INVALID', `${origin}: not JSON: ${messageOf(cause)}`, { cause });
   }
