@@ -259,7 +259,7 @@ describe.skipIf(!kafkaIsPossible)('topics that change', { timeout: 120_000 }, ()
     await fill();
     await producer.close();
     const read = async () => {
-      for await (const records of readRanges(world.kafka, ranges, 2 ** 20)) expect(records).toHaveLength(3);
+      for await (const records of readRanges(world.kafka, ranges, { maxBufferedBytes: 2 ** 20 })) expect(records).toHaveLength(3);
     };
     await expect(read()).rejects.toMatchObject({
       code: 'SOURCE_UNREADABLE',
