@@ -107,9 +107,13 @@ export class LiveWorld {
     await this.#requester.send({ topic: topics.candidateRequests, acks: -1, messages });
   }
 
-  /** Starts an instance as a process. `name` is its state folder: the same name later finds the state again. */
-  async start(name: string): Promise<Instance> {
-    const instance = await Instance.start(name, this.folder, this.config);
+  /**
+   * Starts an instance as a process. `name` is its state folder: the same name later finds the state again.
+   *
+   * @param kafka settings over the world's own
+   */
+  async start(name: string, kafka: Partial<LiveConfig['kafka']> = {}): Promise<Instance> {
+    const instance = await Instance.start(name, this.folder, { ...this.config, kafka: { ...this.config.kafka, ...kafka } });
     this.#instances.push(instance);
     return instance;
   }
