@@ -161,8 +161,11 @@ export async function openLive({
     requests: { topic: config.kafka.topics.candidateRequests, decoder },
     // Exactly once, outputs are part of the commit's transaction.
     publisher: {
-      publish: (batch: OutputBatch) =>
-        inTransaction(batch) ? Promise.resolve() : outputs.send(batch.source.partition, toRecords(batch)),
+      publish: async (batch: OutputBatch) => {
+        if (inTransaction(batch)) return;
+        await stream.tasks.get(batch.source.partition)?.requireClock(batch);
+        await outputs.send(batch.source.partition, toRecords(batch));
+      },
     },
     // Nothing else that an instance publishes says them.
     ranks: actionOutcomes !== undefined,

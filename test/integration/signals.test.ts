@@ -102,4 +102,23 @@ describe.skipIf(!kafkaIsPossible)('signals', { timeout: 60_000 }, () => {
       await other.close();
     }
   });
+
+  it.each([
+    ['behind', -25, /CLOCK_OFF .*says .* and is about 25 h 0 min behind the brokers'.*None of them was committed/],
+    ['ahead', 25, /CLOCK_OFF .*the clock of this machine, \d{4}-/],
+  ])('a machine whose clock is %s is named: the records are good, and none becomes a dead letter', async (_, hours, said) => {
+    const { bundle, path: bundlePath } = await liveBundle();
+    const other = await LiveWorld.create({ broker, name: randomName('clock'), bundlePath, bundle });
+    try {
+      const failing = await other.start('a', {}, hours * 3_600_000);
+      await failing.untilRunning();
+      await other.produce(liveEvents({ events: 100, users: 10 }).map((event) => ({ ...event, eventTimeMs: Date.now() })));
+      expect(await failing.ended()).toBe(2);
+      expect(failing.log).toMatch(said);
+      expect(await other.consumed()).toBe(0);
+      expect(await other.read(other.config.kafka.topics.deadLetters)).toEqual([]);
+    } finally {
+      await other.close();
+    }
+  });
 });

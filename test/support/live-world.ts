@@ -30,6 +30,8 @@ import { topicsNamed } from './topics-named.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
+const SHIFTED_CLOCK = fileURLToPath(new URL('shifted-clock.cjs', import.meta.url));
+
 export interface LiveWorldOptions {
   readonly broker: Pick<LocalKafka, 'connection'>;
   /** Distinct: prefix of topics, group and folders. */
@@ -111,9 +113,11 @@ export class LiveWorld {
    * Starts an instance as a process. `name` is its state folder: the same name later finds the state again.
    *
    * @param kafka settings over the world's own
+   * @param clockMs how far ahead its clock is, ms
    */
-  async start(name: string, kafka: Partial<LiveConfig['kafka']> = {}): Promise<Instance> {
-    const instance = await Instance.start(name, this.folder, { ...this.config, kafka: { ...this.config.kafka, ...kafka } });
+  async start(name: string, kafka: Partial<LiveConfig['kafka']> = {}, clockMs = 0): Promise<Instance> {
+    const config = { ...this.config, kafka: { ...this.config.kafka, ...kafka } };
+    const instance = await Instance.start(name, this.folder, config, clockMs);
     this.#instances.push(instance);
     return instance;
   }
@@ -301,16 +305,17 @@ export class Instance {
   #exit: { readonly code: number | null } | undefined;
   readonly #exited: Promise<void>;
 
-  static async start(name: string, folder: string, config: LiveConfig): Promise<Instance> {
+  static async start(name: string, folder: string, config: LiveConfig, clockMs = 0): Promise<Instance> {
     const file = join(folder, `${name}.yaml`);
     await writeFile(file, stringify({ ...config, state: { ...config.state, path: join(folder, name) } }));
-    return new Instance(file);
+    return new Instance(file, clockMs);
   }
 
-  private constructor(file: string) {
-    this.#child = spawn(process.execPath, [compiledCli(), 'run', '-c', file], {
+  private constructor(file: string, clockMs: number) {
+    const shifted = clockMs === 0 ? [] : ['--require', SHIFTED_CLOCK];
+    this.#child = spawn(process.execPath, [...shifted, compiledCli(), 'run', '-c', file], {
       cwd: ROOT,
-      env: { ...process.env, NO_COLOR: '1' },
+      env: { ...process.env, NO_COLOR: '1', SHIFTED_CLOCK_MS: String(clockMs) },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     for (const stream of [this.#child.stdout!, this.#child.stderr!])
