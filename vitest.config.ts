@@ -3,6 +3,7 @@ import { defineConfig } from 'vitest/config';
 
 /** Of the integration tests; the others start a broker and its clients, which need the cores there are: one file after the other. */
 const WITHOUT_BROKER = 'clickhouse-*|command-line|demo-ranking|score-command';
+const WITH_BROKER = [`test/integration/!(${WITHOUT_BROKER}).test.ts`, 'test/outside/!(foreign-frames).test.ts'];
 
 const common = {
   environment: 'node' as const,
@@ -20,7 +21,7 @@ export default defineConfig({
           ...common,
           name: 'parallel',
           include: ['test/**/*.test.ts'],
-          exclude: [`test/integration/!(${WITHOUT_BROKER}).test.ts`],
+          exclude: WITH_BROKER,
           maxWorkers: availableParallelism(),
           sequence: { groupOrder: 0 },
         },
@@ -29,8 +30,8 @@ export default defineConfig({
         test: {
           ...common,
           name: 'broker',
-          include: [`test/integration/!(${WITHOUT_BROKER}).test.ts`],
-          maxWorkers: 1,
+          include: WITH_BROKER,
+          maxWorkers: 2,
           sequence: { groupOrder: 1 },
         },
       },

@@ -14,7 +14,6 @@ import { theLossOfALeaderLosesNothing } from '../../test/support/promises/broker
 import { theSinkStopsOnAFullDisk, theSinkWaitsForClickHouse } from '../../test/support/promises/clickhouse.ts';
 import * as instances from '../../test/support/promises/instances.ts';
 import { everyLastEmbeddingEqualsAFullEncode, MOVIELENS_CONFIG, movielens } from '../../test/support/promises/movielens.ts';
-import { cutConnectionsCostRetries } from '../../test/support/promises/network.ts';
 import type { Say, Shown } from '../../test/support/promises/promise.ts';
 import { spoiltRecordsBecomeDeadLetters } from '../../test/support/promises/records.ts';
 import { replayVerifiesLive, syntheticActions, syntheticBundle, syntheticSettings } from '../../test/support/promises/verify.ts';
@@ -62,9 +61,6 @@ const promises: Readonly<Record<string, Promised>> = {
     brokers: 3,
     settings: { kafka: { replicationFactor: 3 } },
     show: (world, cluster) => theLossOfALeaderLosesNothing(world, { cluster, rounds: 3, say }),
-  },
-  'cut-connections-cost-retries': {
-    show: (world) => cutConnectionsCostRetries(world, { share: 0.05, starts: 5, events: 10_000, say }),
   },
   backfill: {
     show: (world) =>

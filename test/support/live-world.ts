@@ -30,8 +30,6 @@ import { topicsNamed } from './topics-named.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
-const SHIFTED_CLOCK = fileURLToPath(new URL('shifted-clock.cjs', import.meta.url));
-
 export interface LiveWorldOptions {
   readonly broker: Pick<LocalKafka, 'connection'>;
   /** Distinct: prefix of topics, group and folders. */
@@ -41,6 +39,18 @@ export interface LiveWorldOptions {
   readonly bundle: Bundle;
   /** Settings over the world's own, as in a configuration file. */
   readonly settings?: Readonly<Record<string, Readonly<Record<string, unknown>> | string>> | undefined;
+  /** Reads a topic's committed records. @default the product's own reader */
+  readonly reader?: ((topic: string) => Promise<SourceRecord[]>) | undefined;
+}
+
+/** How an instance is started, where it is not as the others. */
+export interface Launch {
+  /** Settings of `kafka` over the world's. */
+  readonly kafka?: Readonly<Record<string, unknown>>;
+  /** Words before the command. */
+  readonly prefix?: readonly string[];
+  readonly nodeArgs?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 export interface Output<N extends RecordName> {
@@ -55,6 +65,7 @@ export class LiveWorld {
   readonly kafka: Kafka;
   readonly folder: string;
   readonly #bundle: Bundle;
+  readonly #reader: LiveWorldOptions['reader'];
   readonly #instances: Instance[] = [];
   readonly #codec = new AvroCodec();
   #producer: ActionProducer | undefined;
@@ -68,7 +79,8 @@ export class LiveWorld {
     return world;
   }
 
-  private constructor({ broker, name, bundlePath, bundle, settings = {} }: LiveWorldOptions) {
+  private constructor({ broker, name, bundlePath, bundle, settings = {}, reader }: LiveWorldOptions) {
+    this.#reader = reader;
     this.folder = join(ROOT, '.hstu', 'live-tests', name);
     this.#bundle = bundle;
     const { kafka, ...rest } = settings;
@@ -109,15 +121,10 @@ export class LiveWorld {
     await this.#requester.send({ topic: topics.candidateRequests, acks: -1, messages });
   }
 
-  /**
-   * Starts an instance as a process. `name` is its state folder: the same name later finds the state again.
-   *
-   * @param kafka settings over the world's own
-   * @param clockMs how far ahead its clock is, ms
-   */
-  async start(name: string, kafka: Partial<LiveConfig['kafka']> = {}, clockMs = 0): Promise<Instance> {
-    const config = { ...this.config, kafka: { ...this.config.kafka, ...kafka } };
-    const instance = await Instance.start(name, this.folder, config, clockMs);
+  /** Starts an instance as a process. `name` is its state folder: the same name later finds the state again. */
+  async start(name: string, launch: Launch = {}): Promise<Instance> {
+    const config = { ...this.config, kafka: { ...this.config.kafka, ...launch.kafka } };
+    const instance = await Instance.start(name, this.folder, config, launch);
     this.#instances.push(instance);
     return instance;
   }
@@ -153,7 +160,7 @@ export class LiveWorld {
   }
 
   async outputs<N extends RecordName>(topic: string, name: N): Promise<Output<N>[]> {
-    const records = await this.read(topic);
+    const records = await (this.#reader?.(topic) ?? this.read(topic));
     return records.map((record) => {
       const value = record.value === null ? null : this.#codec.decode(name, record.value as Uint8Array);
       if (value instanceof Fault) throw new Error(`${topic}: ${value.message}`);
@@ -251,7 +258,8 @@ export class LiveWorld {
   async verifyState(actions: readonly UserAction[]): Promise<string[]> {
     const expected = this.#sequencesOf(actions);
     const records = new Map<string, Uint8Array>();
-    for (const { key, value } of await this.read(changelogOf(this.config.kafka))) {
+    const changelog = changelogOf(this.config.kafka);
+    for (const { key, value } of await (this.#reader?.(changelog) ?? this.read(changelog))) {
       const name = Buffer.from(key!).toString('latin1');
       if (value === null) records.delete(name);
       else records.set(name, value as Uint8Array);
@@ -305,17 +313,17 @@ export class Instance {
   #exit: { readonly code: number | null } | undefined;
   readonly #exited: Promise<void>;
 
-  static async start(name: string, folder: string, config: LiveConfig, clockMs = 0): Promise<Instance> {
+  static async start(name: string, folder: string, config: LiveConfig, launch: Launch = {}): Promise<Instance> {
     const file = join(folder, `${name}.yaml`);
     await writeFile(file, stringify({ ...config, state: { ...config.state, path: join(folder, name) } }));
-    return new Instance(file, clockMs);
+    return new Instance(file, launch);
   }
 
-  private constructor(file: string, clockMs: number) {
-    const shifted = clockMs === 0 ? [] : ['--require', SHIFTED_CLOCK];
-    this.#child = spawn(process.execPath, [...shifted, compiledCli(), 'run', '-c', file], {
+  private constructor(file: string, { prefix = [], nodeArgs = [], env = {} }: Launch) {
+    const [program, ...args] = [...prefix, process.execPath, ...nodeArgs, compiledCli(), 'run', '-c', file];
+    this.#child = spawn(program!, args, {
       cwd: ROOT,
-      env: { ...process.env, NO_COLOR: '1', SHIFTED_CLOCK_MS: String(clockMs) },
+      env: { ...process.env, NO_COLOR: '1', ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     for (const stream of [this.#child.stdout!, this.#child.stderr!])
@@ -364,6 +372,17 @@ export class Instance {
 
   untilRunning(timeoutMs = 30_000): Promise<void> {
     return this.untilLogged(/"state":"RUNNING"/, timeoutMs);
+  }
+
+  /** Whether it ended by itself within that time. */
+  async endsWithin(timeoutMs: number): Promise<boolean> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, timeoutMs);
+    });
+    await Promise.race([this.#exited, late]);
+    clearTimeout(timer);
+    return this.#exit !== undefined;
   }
 
   throwIfFailed(): void {

@@ -96,8 +96,6 @@ const FAULTS: Readonly<Record<string, (() => Promise<readonly string[]>) | 'no f
   // Frozen, it does not answer.
   'a-zombie-is-fenced': gone,
   'no-gap-after-the-loss-of-a-leader': () => pages((metrics) => metrics.watch({ ...well, brokersAway: 1 })),
-  // Each costs a retry; that they come without end is a warning's matter.
-  'cut-connections-cost-retries': 'no fault',
   // A command that ends with its exit code, and has no metrics.
   backfill: 'no fault',
   'the-sink-waits-for-clickhouse': sinkAway,

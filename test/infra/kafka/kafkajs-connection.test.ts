@@ -2,7 +2,7 @@
 import { createRequire } from 'node:module';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
-import { patchConnection } from '../../../infra/kafka/patch-connection.ts';
+import { patchConnections } from '../../../infra/kafka/kafkajs-connection.ts';
 
 const require = createRequire(import.meta.url);
 const LoggerOf = require('kafkajs/src/loggers/index.js') as { createLogger: (o: object) => unknown; LEVELS: { NOTHING: number } };
@@ -59,7 +59,7 @@ async function connectionTo(serve: (socket: Socket, nth: number) => void): Promi
 
 describe('a connection of kafkajs', () => {
   it('that was cut in the middle of an answer forgets the half of it', async () => {
-    patchConnection();
+    patchConnections();
     const connection = await connectionTo((socket, nth) => {
       if (nth === 0) socket.end(answer(0, 'an answer of some length').subarray(0, 12));
       else socket.write(answer(nth, 'whole'));
@@ -73,7 +73,7 @@ describe('a connection of kafkajs', () => {
   });
 
   it('that was closed takes nothing more: what is asked at once is refused, not left without an answer', async () => {
-    patchConnection();
+    patchConnections();
     const connection = await connectionTo((socket) => socket.end());
     await connection.connect();
     const again = connection.send(asking).catch(() => connection.send(asking));
