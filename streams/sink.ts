@@ -144,7 +144,7 @@ export async function openSink({ config, observer = {}, logCreator, signal }: Op
     partitions,
     positions: () => progress().map((at) => ({ ...at, waitingMs: fetcher.waiting(at)?.records[0]?.timestampMs })),
     owned: () => stream.assignment,
-    standing: () => [],
+    standing: () => fetcher.standing(),
   });
   const instance = `${hostname()}-${process.pid}-${randomBytes(2).toString('hex')}`;
   const timer = setInterval(() => {

@@ -1,17 +1,7 @@
 /** What an instance knows of its own trouble, beside its state: is it ready, how far is it behind, where does it stand still. */
 import type { LogEnds } from '../infra/kafka/log-ends.ts';
+import type { StandingPartition } from '../infra/kafka/standing.ts';
 import type { ErrorCode } from '../schemas/errors.ts';
-
-/** A partition whose records cannot be fetched, or not be read. */
-export interface Standing {
-  readonly topic: string;
-  readonly partition: number;
-  readonly offset: number;
-  readonly code: ErrorCode;
-  readonly reason: string;
-  /** How long, ms. */
-  readonly forMs: number;
-}
 
 /** How far a partition is done. */
 export interface Position {
@@ -33,7 +23,7 @@ export interface WatchParts {
   readonly positions: () => readonly Position[];
   /** Partitions that are its own, taken over or not; undefined while the group rebalances. */
   readonly owned: () => readonly number[] | undefined;
-  readonly standing: () => readonly Standing[];
+  readonly standing: () => readonly StandingPartition[];
   /** Clock that never goes back, ms. @default performance.now */
   readonly nowMs?: () => number;
   /** Clock, ms since the epoch. @default Date.now */
@@ -66,7 +56,8 @@ export interface WatchReport {
   readonly endsAgeSeconds: number;
   readonly brokersAway: number;
   readonly progress: readonly PartitionProgress[];
-  readonly standing: readonly Standing[];
+  /** With how long they have stood. */
+  readonly standing: readonly (StandingPartition & { readonly forMs: number })[];
   /** Partitions that were added, and their records, which nobody reads. */
   readonly unread: readonly { readonly topic: string; readonly partition: number; readonly records: number }[];
   readonly unavailable: readonly { readonly topic: string; readonly code: ErrorCode }[];
@@ -95,10 +86,10 @@ export class Watch {
     const epochMs = (atMs: number) => now() - (nowMs() - atMs);
     return [
       ...ends.faults.map(({ topic, code, reason, sinceMs }) => ({ code, message: reason, sinceMs: epochMs(sinceMs), topic })),
-      ...this.#standing().map(({ topic, partition, offset, code, reason, forMs }) => ({
+      ...this.#standing().map(({ topic, partition, offset, code, reason, sinceMs }) => ({
         code,
         message: `${topic}/${partition} stands at offset ${offset}: ${reason}`,
-        sinceMs: now() - forMs,
+        sinceMs,
         topic,
         partition,
         offset,
@@ -125,8 +116,10 @@ export class Watch {
     };
   }
 
-  #standing(): readonly Standing[] {
-    return this.#parts.standing().filter(({ forMs }) => forMs >= STANDS_AFTER_MS);
+  #standing() {
+    const { standing, now } = this.#parts;
+    const all = standing().map((at) => ({ ...at, forMs: now() - at.sinceMs }));
+    return all.filter(({ forMs }) => forMs >= STANDS_AFTER_MS);
   }
 
   #progress(): readonly PartitionProgress[] {

@@ -5,13 +5,11 @@ import { PipelineError } from '../../schemas/errors.ts';
 import { committedRecords } from './committed-records.ts';
 import { kafkaError } from './kafka-errors.ts';
 import { type Cluster, type FetchedPartition, openCluster, READ_COMMITTED } from './kafkajs-internals.ts';
+import { keyOf, Standing, type StandingObserver, type StandingPartition, type TopicPartition } from './standing.ts';
 
-export interface TopicPartition {
-  readonly topic: string;
-  readonly partition: number;
-}
+export type { StandingPartition, TopicPartition } from './standing.ts';
 
-export interface PartitionFetcherOptions {
+export interface PartitionFetcherOptions extends StandingObserver {
   /** Buffered above this, a partition is not fetched, bytes. */
   readonly maxBufferedBytes: number;
   /** Of one partition in one answer, bytes: what is decoded at once, and how long the event loop is held. @default 256 KiB */
@@ -47,8 +45,8 @@ const GIVE_UP_AFTER_MS = 60_000;
 const RETRY_DELAY_MS = 200;
 
 export class PartitionFetcher {
-  readonly #options: Required<Omit<PartitionFetcherOptions, 'onSkipped' | 'onTrouble'>> &
-    Pick<PartitionFetcherOptions, 'onSkipped' | 'onTrouble'>;
+  readonly #options: PartitionFetcherOptions & { readonly maxBytesPerFetch: number; readonly maxWaitMs: number };
+  readonly #standing: Standing;
   readonly #kafka: Kafka;
   readonly #partitions = new Map<string, Buffered>();
   #cluster: Cluster;
@@ -61,7 +59,13 @@ export class PartitionFetcher {
   constructor(kafka: Kafka, options: PartitionFetcherOptions) {
     this.#kafka = kafka;
     this.#options = { maxBytesPerFetch: 2 ** 18, maxWaitMs: 250, ...options };
+    this.#standing = new Standing(options);
     this.#cluster = openCluster(kafka);
+  }
+
+  /** Partitions that cannot be read on now. */
+  standing(): readonly StandingPartition[] {
+    return this.#standing.list();
   }
 
   /** @throws PipelineError when no broker answers or lets us in */
@@ -92,6 +96,7 @@ export class PartitionFetcher {
 
   unassign(at: TopicPartition): void {
     this.#partitions.delete(keyOf(at));
+    this.#standing.forget(at);
   }
 
   /**
@@ -166,6 +171,7 @@ export class PartitionFetcher {
     this.#stopped = true;
     clearTimeout(this.#retry);
     this.#partitions.clear();
+    this.#standing.clear();
     await this.#cluster.disconnect().catch(() => undefined);
     // A fetch that was about to begin has connected anew, and would keep the process alive.
     await Promise.all(this.#busy.values());
@@ -228,6 +234,7 @@ export class PartitionFetcher {
         topics,
       });
       this.#failingSinceMs = undefined;
+      for (const at of wanted) this.#standing.end(at);
       for (const { topicName, partitions } of responses) for (const fetched of partitions) this.#keep(topicName, fetched, asked);
     } catch (thrown) {
       if ((thrown as { name?: string }).name === 'KafkaJSOffsetOutOfRange') await this.#skip(thrown as TopicPartition);
@@ -291,6 +298,7 @@ export class PartitionFetcher {
     const now = performance.now();
     if (this.#failingSinceMs === undefined) this.#options.onTrouble?.(error);
     this.#failingSinceMs ??= now;
+    for (const held of this.#partitions.values()) this.#standing.begin(held, held.position, error);
     if (!error.retriable || now - this.#failingSinceMs > GIVE_UP_AFTER_MS) {
       this.#stop(error);
       return;
@@ -324,12 +332,11 @@ export class PartitionFetcher {
   #stop(error: PipelineError): void {
     if (this.#stopped) return;
     this.#partitions.clear();
+    this.#standing.clear();
     this.#failingSinceMs = undefined;
     this.#options.onError(error);
   }
 }
-
-const keyOf = ({ topic, partition }: TopicPartition): string => `${partition}/${topic}`;
 
 /** Bytes a record holds in memory, about: the fetched bytes and the objects around them. */
 const RECORD_BYTES = 200;

@@ -63,6 +63,7 @@ export interface OpenLive {
   readonly stream: LiveStream;
   /** What stands in the way of its work. */
   readonly watch: Watch;
+  readonly ends: LogEnds;
   /** Input topics. */
   readonly topics: readonly string[];
   readonly partitions: number;
@@ -251,7 +252,7 @@ export async function openLive({
     partitions,
     positions: () => positionsOf([...stream.tasks.values()], fetcher),
     owned: () => stream.assignment,
-    standing: () => [],
+    standing: () => [...fetcher.standing(), ...(catalogue?.standing ?? [])],
   });
   const close = async () => {
     await catalogue?.close();
@@ -281,6 +282,7 @@ export async function openLive({
     fetcher,
     stream,
     watch,
+    ends,
     topics,
     partitions,
     run: (signal) => stream.run(signal),

@@ -1,10 +1,11 @@
 /** Lag, age and readiness as an instance sees them, by a clock of the test's own. */
 import { describe, expect, it } from 'vitest';
 import type { EndsFault } from '../../infra/kafka/log-ends.ts';
+import type { StandingPartition } from '../../infra/kafka/standing.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import type { LifecycleState } from '../../streams/lifecycle.ts';
 import { Trouble } from '../../streams/trouble.ts';
-import { type Position, type Standing, Watch } from '../../streams/watch.ts';
+import { type Position, Watch } from '../../streams/watch.ts';
 
 function world() {
   const it = {
@@ -13,7 +14,7 @@ function world() {
     faults: [] as EndsFault[],
     positions: [{ topic: 't', partition: 0, nextOffset: 10, waitingMs: undefined }] as Position[],
     owned: [0] as readonly number[] | undefined,
-    standing: [] as Standing[],
+    standing: [] as StandingPartition[],
   };
   const watch = new Watch({
     ends: {
@@ -78,9 +79,9 @@ describe('a watch', () => {
     ]);
     it.faults = [];
     const stands = { topic: 't', partition: 0, offset: 7, code: 'KAFKA_FAILED' as const, reason: 'no answer' };
-    it.standing = [{ ...stands, forMs: 1_000 }];
+    it.standing = [{ ...stands, sinceMs: it.nowMs - 1_000 }];
     expect(watch.unready()).toEqual([]);
-    it.standing = [{ ...stands, forMs: 5_000 }];
+    it.standing = [{ ...stands, sinceMs: it.nowMs - 5_000 }];
     expect(watch.unready()).toMatchObject([
       { topic: 't', partition: 0, offset: 7, message: 't/0 stands at offset 7: no answer' },
     ]);
