@@ -1,4 +1,4 @@
-/** Which alerts a Prometheus would fire on scrapes of instances: the forms that our rules use, held to promtool's answers once. */
+/** Which alerts a Prometheus would fire on scrapes of instances: the forms that our rules use. */
 import type { AlertRule } from '../../infra/telemetry/alerts/alert-rules.ts';
 import type { Expression } from '../../infra/telemetry/alerts/expression.ts';
 
