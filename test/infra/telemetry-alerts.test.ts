@@ -2,13 +2,13 @@
 import { readFile } from 'node:fs/promises';
 import { describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
-import { ALERT_RULES, type AlertRule, alertRuleFile } from '../../../infra/telemetry/alerts/alert-rules.ts';
-import { by, metric, metricsOf, over, where } from '../../../infra/telemetry/alerts/expression.ts';
-import { StreamMetrics } from '../../../infra/telemetry/metrics.ts';
-import { SinkMetrics } from '../../../infra/telemetry/sink-metrics.ts';
-import type { WatchFacts } from '../../../infra/telemetry/watch-metrics.ts';
-import type { OutputBatch } from '../../../schemas/batch.ts';
-import { alertsOf, pagesWithinAMinute, parseScrape, type Round, SCRAPE_S, type Scrape } from '../../support/alerts.ts';
+import { ALERT_RULES, type AlertRule, alertRuleFile } from '../../infra/telemetry/alerts/alert-rules.ts';
+import { by, metric, metricsOf, over, where } from '../../infra/telemetry/alerts/expression.ts';
+import { StreamMetrics } from '../../infra/telemetry/metrics.ts';
+import { SinkMetrics } from '../../infra/telemetry/sink-metrics.ts';
+import type { WatchFacts } from '../../infra/telemetry/watch-metrics.ts';
+import type { OutputBatch } from '../../schemas/batch.ts';
+import { alertsOf, pagesWithinAMinute, parseScrape, type Round, SCRAPE_S, type Scrape } from '../support/alerts.ts';
 
 const AT = { topic: 'user-actions', partition: 0 };
 const well: WatchFacts = {
