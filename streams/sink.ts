@@ -17,7 +17,7 @@ import { schemaIdsOf } from '../schemas/avro/wire-format.ts';
 import { patiently } from './patience.ts';
 import type { LiveConfig } from './require-kafka.ts';
 import { type SinkObserver, SinkStream } from './sink/sink-stream.ts';
-import { standingOf, Watch } from './watch.ts';
+import { Watch } from './watch.ts';
 
 export interface OpenSinkOptions {
   readonly config: LiveConfig;
@@ -151,7 +151,7 @@ export async function openSink({ config, observer = {}, logCreator, signal }: Op
     partitions,
     positions: () => progress().map((at) => ({ ...at, waitingMs: fetcher.waiting(at)?.records[0]?.timestampMs })),
     owned: () => stream.assignment,
-    standing: () => standingOf(fetcher),
+    standing: () => fetcher.standing(),
   });
   const instance = `${hostname()}-${process.pid}-${randomBytes(2).toString('hex')}`;
   const timer = setInterval(() => {

@@ -28,7 +28,7 @@ import type { LiveConfig } from '../require-kafka.ts';
 import { requireKnownActions } from '../require-known-actions.ts';
 import { requireMappedFields } from '../require-mapped-fields.ts';
 import { requireCompatible } from '../state-signature.ts';
-import { standingOf, Watch } from '../watch.ts';
+import { Watch } from '../watch.ts';
 import { type CatalogueObserver, LiveCatalogue } from './live-catalogue.ts';
 import { type LiveObserver, LiveStream } from './live-stream.ts';
 import type { TaskParts } from './partition-task.ts';
@@ -64,6 +64,7 @@ export interface OpenLive {
   readonly stream: LiveStream;
   /** What stands in the way of its work. */
   readonly watch: Watch;
+  readonly ends: LogEnds;
   /** Input topics. */
   readonly topics: readonly string[];
   readonly partitions: number;
@@ -170,8 +171,11 @@ export async function openLive({
     requests: { topic: config.kafka.topics.candidateRequests, decoder },
     // Exactly once, outputs are part of the commit's transaction.
     publisher: {
-      publish: (batch: OutputBatch) =>
-        inTransaction(batch) ? Promise.resolve() : outputs.send(batch.source.partition, toRecords(batch)),
+      publish: async (batch: OutputBatch) => {
+        if (inTransaction(batch)) return;
+        await stream.tasks.get(batch.source.partition)?.requireClock(batch);
+        await outputs.send(batch.source.partition, toRecords(batch));
+      },
     },
     // Nothing else that an instance publishes says them.
     ranks: actionOutcomes !== undefined,
@@ -258,7 +262,7 @@ export async function openLive({
     partitions,
     positions: () => positionsOf([...stream.tasks.values()], fetcher),
     owned: () => stream.assignment,
-    standing: () => standingOf(fetcher),
+    standing: () => [...fetcher.standing(), ...(catalogue?.standing ?? [])],
   });
   const close = async () => {
     await catalogue?.close();
@@ -290,6 +294,7 @@ export async function openLive({
     fetcher,
     stream,
     watch,
+    ends,
     topics,
     partitions,
     run: (signal) => stream.run(signal),

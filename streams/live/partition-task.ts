@@ -1,9 +1,9 @@
 /** One input partition in this instance's hands: its producer, its state, its records, from taking over to handing over. */
-import { randomBytes } from 'node:crypto';
 import type { ChangelogReader } from '../../infra/kafka/changelog-reader.ts';
 import type { KafkaClient } from '../../infra/kafka/kafka-client.ts';
 import type { PartitionFetcher } from '../../infra/kafka/partition-fetcher.ts';
-import { type OutgoingRecord, type OutgoingRecords, PartitionProducer } from '../../infra/kafka/partition-producer.ts';
+import { type OutgoingRecords, PartitionProducer } from '../../infra/kafka/partition-producer.ts';
+import { hasAnythingAfter } from '../../infra/kafka/records-after.ts';
 import { changelogOf } from '../../infra/kafka/topics.ts';
 import { PersistentSequenceStore } from '../../operators/index.ts';
 import type { SourceRecord } from '../../schemas/action.ts';
@@ -12,10 +12,11 @@ import type { Config, KafkaConfig } from '../../schemas/config.ts';
 import { decodePlace, PLACE_KEYS } from '../../schemas/erasure-place.ts';
 import type { PipelineError } from '../../schemas/errors.ts';
 import type { InputPositions, StateChange, StatePosition, StateSignature, TopicIds } from '../../schemas/state.ts';
-import { commitAgain, outcomeOf } from './commit-again.ts';
 import { ErasurePlaces } from './erasure-places.ts';
+import { PartitionCommits } from './partition-commits.ts';
 import { PartitionSource } from './partition-source.ts';
 import { encodePosition, POSITION_KEY } from './position-record.ts';
+import { ClockCheck } from './require-clock.ts';
 import { type RestoredState, restoreState, type StateMeta } from './restore-state.ts';
 import { startPositions } from './start-positions.ts';
 
@@ -68,14 +69,10 @@ export class PartitionTask {
   readonly #producer: PartitionProducer;
   readonly #state: RestoredState;
   readonly #source: PartitionSource;
-  readonly #changelog: string;
   readonly #places: ErasurePlaces;
-  readonly #writer = randomBytes(4).toString('hex');
-  readonly #closing = new AbortController();
-  #inputs: InputPositions;
-  /** Where the record after the newest committed one is to be found. */
-  #changelogEnd: number;
-  /** The local store's last write, one at a time: behind the transaction, and repaired from the changelog where it is lost. */
+  readonly #commits: PartitionCommits;
+  readonly #clock: ClockCheck;
+  /** The local store's last write: behind the transaction, and repaired from the changelog where it is lost. */
   #storing: Promise<void> = Promise.resolve();
   #committing: Promise<void> = Promise.resolve();
   #closed: Promise<void> | undefined;
@@ -116,13 +113,27 @@ export class PartitionTask {
     changelogEnd: number,
   ) {
     this.partition = partition;
-    this.#changelogEnd = changelogEnd;
     this.#places = places;
     this.#parts = parts;
     this.#producer = producer;
     this.#state = state;
-    this.#inputs = inputs;
-    this.#changelog = changelogOf(parts.config.kafka);
+    const topic = changelogOf(parts.config.kafka);
+    this.#commits = new PartitionCommits({
+      partition,
+      producer,
+      changelog: parts.changelog,
+      topic,
+      stateId: state.stateId,
+      made: () => ({ topicIds: parts.topicIds, partitions: parts.partitions, signature: parts.signature }),
+      inputs,
+      end: changelogEnd,
+      onAgain: (error) => parts.observer.onCommitAgain?.(partition, error),
+    });
+    this.#clock = new ClockCheck({
+      now: parts.now,
+      hasAnythingAfter: (timeMs) => hasAnythingAfter(parts.kafka, topic, partition, timeMs),
+      commitNothing: () => this.#commits.mark(() => state.store.count),
+    });
     const { batchEvents, maxInFlightBatches } = parts.config.kafka;
     this.sequences = new PersistentSequenceStore({
       reader: state.store,
@@ -155,49 +166,42 @@ export class PartitionTask {
 
   /** Next offset to be committed, by input topic. */
   get inputs(): InputPositions {
-    return this.#inputs;
+    return this.#commits.inputs;
   }
 
-  /** Commits state, offsets and, where they belong into the transaction, outputs. One at a time. */
+  /**
+   * Commits state, offsets and, where they belong into the transaction, outputs. One at a time.
+   *
+   * @throws PipelineError Kafka's; `CLOCK_OFF`; the state's own
+   */
   commit(batch: OutputBatch): Promise<void> {
-    this.#committing = this.#commit(batch);
+    this.#committing = this.requireClock(batch).then(() => this.#commit(batch));
     this.#committing.catch(() => this.#parts.observer.onAborted?.(this.partition));
     return this.#committing;
   }
 
+  /** Before anything of a batch is published. @throws PipelineError `CLOCK_OFF` */
+  requireClock(batch: OutputBatch): Promise<void> {
+    return this.#clock.require(batch);
+  }
+
   async #commit(batch: OutputBatch): Promise<void> {
-    const { outputs, signature, topicIds, partitions, now, observer, config } = this.#parts;
+    const { outputs, now, observer, config } = this.#parts;
     const { userActions, erasures } = config.kafka.topics;
     const began = performance.now();
     // Whose fault is met here: what is counted next stands on it.
     await this.#storing;
-    const inputs = { ...this.#inputs, [batch.source.topic]: batch.source.nextOffset };
+    const moved = { [batch.source.topic]: batch.source.nextOffset };
     const erased = batch.source.topic === erasures ? batch.source.records : [];
     const changes: readonly StateChange[] = [
       ...(batch.state?.changes ?? []),
-      ...(erased.length === 0 ? [] : this.#places.changesOf(erased, inputs[userActions]!)),
+      ...(erased.length === 0 ? [] : this.#places.changesOf(erased, this.inputs[userActions]!)),
     ];
-    const { stateId, store } = this.#state;
-    const counted = store.countAfter(changes);
-    const made = { topicIds, partitions, records: counted, signature };
-    const position: StatePosition = { stateId, inputs, ...made, writer: this.#writer };
-    const records = new Map<string, readonly OutgoingRecord[]>(outputs(batch));
-    const logged = [...changes, { key: POSITION_KEY, value: encodePosition(position) }];
-    records.set(this.#changelog, logged);
-    const { signal } = this.#closing;
-    const at = { changelog: this.#parts.changelog, topic: this.#changelog, partition: this.partition, signal };
-    const ends = await commitAgain({
-      producer: this.#producer,
-      commit: { records, inputs: { [batch.source.topic]: batch.source.nextOffset } },
-      outcome: () => outcomeOf(logged, { ...at, from: this.#changelogEnd }),
-      signal,
-      onAgain: (error) => observer.onCommitAgain?.(this.partition, error),
-    });
-    this.#inputs = inputs;
-    this.#changelogEnd = ends.get(this.#changelog)!;
+    const records = this.#state.store.countAfter(changes);
+    const { position, end } = await this.#commits.write(outputs(batch), changes, moved, () => records);
     this.#places.committed(erased);
-    const meta = { position, changelogOffset: this.#changelogEnd, savedAtMs: now() };
-    this.#storing = store.write(changes, meta).then(() => {
+    const meta = { position, changelogOffset: end, savedAtMs: now() };
+    this.#storing = this.#state.store.write(changes, meta).then(() => {
       if (batch.state !== undefined) this.sequences.committed(batch.state.mark);
     });
     // Its fault is met by the next commit, or by the close.
@@ -218,7 +222,7 @@ export class PartitionTask {
   }
 
   async #close(): Promise<void> {
-    this.#closing.abort();
+    this.#commits.close();
     for (const topic of this.#parts.topics) this.#parts.fetcher.unassign({ topic, partition: this.partition });
     await this.#settled();
     await this.#state.store.close();
