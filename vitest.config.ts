@@ -31,7 +31,7 @@ export default defineConfig({
           ...common,
           name: 'broker',
           include: WITH_BROKER,
-          maxWorkers: 1,
+          maxWorkers: 2,
           sequence: { groupOrder: 1 },
         },
       },

@@ -8,12 +8,18 @@ const positive = z.int().positive();
 /** `movie:{movieId}`: text with `{path.to.field}` parts; without braces a constant. */
 const template = z.string().min(1).describe('text with {path.to.field} parts; without braces a constant');
 
+/** Whose text must come from the record: of a constant, all records would have one. */
+const variable = template.refine((text) => /\{[^{}]*\}/.test(text), {
+  error: ({ input }) =>
+    `has no part in braces, so that all records would have the same; if it is a field, write {${String(input)}}`,
+});
+
 export const recordMappingSchema = z.strictObject({
   /** @default the record's own position, `topic/partition/offset` */
-  eventId: template.optional(),
-  userId: template,
+  eventId: variable.optional(),
+  userId: variable,
   action: template,
-  entity: template,
+  entity: variable,
   /** Path of a numeric field; a record without it has no value. */
   value: z.string().min(1).optional(),
   eventTime: z.strictObject({ field: z.string().min(1), unit: z.enum(['s', 'ms', 'us', 'iso']) }),

@@ -3,6 +3,8 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import colors from 'picocolors';
+import { guardOutput } from '../infra/console/guard-output.ts';
+import { printableLines } from '../infra/console/printable.ts';
 import { PipelineError } from '../schemas/errors.ts';
 import { endInTime, exitCodeOf } from './commands/end-in-time.ts';
 import { addCommands } from './commands/index.ts';
@@ -15,6 +17,7 @@ const LINGER_MS = 1_000;
 const packageFile = ['../package.json', '../../package.json'].map((path) => new URL(path, import.meta.url));
 const { version } = JSON.parse(readFirst(packageFile)) as { version: string };
 
+guardOutput();
 const program = new Command('hstu-streams')
   .description('Exact incremental HSTU over streams of user actions.')
   .version(version)
@@ -26,10 +29,14 @@ inherit(program);
 try {
   await program.parseAsync();
 } catch (thrown) {
-  if (!(thrown instanceof PipelineError)) throw thrown;
-  process.stderr.write(`${colors.red(thrown.code)} ${thrown.message}\n`);
-  process.exitCode = exitCodeOf(thrown);
-  endInTime(thrown, undefined, LINGER_MS);
+  if (thrown instanceof PipelineError) {
+    process.stderr.write(`${colors.red(thrown.code)} ${printableLines(thrown.message, '  ')}\n`);
+    process.exitCode = exitCodeOf(thrown);
+    endInTime(thrown, undefined, LINGER_MS);
+  } else {
+    process.stderr.write(`${printableLines(thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown))}\n`);
+    process.exit(1);
+  }
 }
 
 /** Sub-commands exit like the program does. */

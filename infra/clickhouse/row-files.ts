@@ -6,8 +6,8 @@ import { ClickHouseLogLevel, createClient } from '@clickhouse/client';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import { type ClickHouseConfig, connect } from './connect.ts';
 
-/** A file that the engine reads: containers by their own schema, packed text line by line. */
-export type EngineFormat = 'Avro' | 'Parquet' | 'LineAsString';
+/** A file that the engine reads: containers by their own schema. */
+export type EngineFormat = 'Avro' | 'Parquet';
 
 export interface Column {
   readonly name: string;
@@ -26,16 +26,15 @@ const SETTINGS = [
 const LONGEST_MS = 2 ** 31 - 1;
 
 /**
- * Writes a local file's rows as JSON lines; of `LineAsString` its lines as they are.
+ * Writes a local file's rows as JSON lines.
  *
  * @param engine the embedded engine that reads
  * @throws PipelineError `SOURCE_UNREADABLE` naming the file and what the engine said
  */
 export async function writeFileRows(engine: string, path: string, format: EngineFormat, target: string): Promise<void> {
-  const as = format === 'LineAsString' ? 'TSVRaw' : 'JSONEachRow';
   await onFile(engine, path, format, (run) =>
     run.command(
-      `INSERT INTO FUNCTION file(${text(target)}, '${as}') SELECT * FROM file(${text(path)}, '${format}') SETTINGS ${SETTINGS}`,
+      `INSERT INTO FUNCTION file(${text(target)}, 'JSONEachRow') SELECT * FROM file(${text(path)}, '${format}') SETTINGS ${SETTINGS}`,
     ),
   );
 }
@@ -96,8 +95,7 @@ async function onFile<T>(engine: string, path: string, format: EngineFormat, wor
     return await withEngine(engine, 'default', work);
   } catch (cause) {
     if (cause instanceof PipelineError) throw cause;
-    const what = format === 'LineAsString' ? 'packed text' : format;
-    throw new PipelineError('SOURCE_UNREADABLE', `cannot read source file '${path}' as ${what}: ${short(cause)}`, { cause });
+    throw new PipelineError('SOURCE_UNREADABLE', `cannot read source file '${path}' as ${format}: ${short(cause)}`, { cause });
   }
 }
 

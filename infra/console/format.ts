@@ -1,4 +1,5 @@
 /** Numbers as people read them. */
+import { printable } from './printable.ts';
 
 export const count = (value: number): string => Math.round(value).toLocaleString('en-US');
 
@@ -17,9 +18,9 @@ export function duration(ms: number): string {
   return minutes < 60 ? `${minutes} min ${Math.round(seconds % 60)} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-/** A cell of a table: numbers short, dates without their zone. */
+/** A cell of a table: numbers short, dates without their zone, strings without control characters. */
 export function cell(value: unknown): string {
   if (value === null || value === undefined) return '–';
   if (typeof value === 'number') return Number.isInteger(value) ? count(value) : value.toPrecision(3);
-  return typeof value === 'object' ? JSON.stringify(value) : String(value);
+  return printable(typeof value === 'object' ? JSON.stringify(value) : String(value));
 }

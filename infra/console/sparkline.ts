@@ -1,5 +1,6 @@
 /** Curves in a line of text: what a column of figures does, at a glance. */
 import { cell } from './format.ts';
+import { printable } from './printable.ts';
 
 const BARS = '▁▂▃▄▅▆▇█';
 
@@ -26,8 +27,9 @@ function meanOf(values: readonly (number | null)[], i: number, width: number): n
 
 /** Curves under one another: name, curve, least and greatest value. */
 export function sparklines(curves: readonly (readonly [name: string, values: readonly (number | null)[]])[]): string {
-  const width = Math.max(...curves.map(([name]) => name.length));
-  return curves
+  const named = curves.map(([name, values]) => [printable(name), values] as const);
+  const width = Math.max(...named.map(([name]) => name.length));
+  return named
     .map(([name, values]) => {
       const known = values.filter((value) => value !== null);
       if (known.length === 0) return `  ${name.padEnd(width)}  –`;

@@ -16,13 +16,12 @@ export interface RowInput {
   /** As configured: a part of the source's identity. */
   readonly format: string;
   readonly mapping: FileSource['mapping'];
-  /** Absent: `path` itself is text. */
+  /** As JSON lines. Absent: `path` itself is text. */
   readonly spooled?: Spooled;
 }
 
 /** Rows that another program writes out. They lie on disk while they are read, never whole in memory. */
 interface Spooled {
-  readonly as: 'csv' | 'jsonl';
   /** Where the file is made; it is removed when it was read. */
   readonly folder: string;
   /** @throws PipelineError `SOURCE_UNREADABLE`, `CONFIG_INVALID` */
@@ -56,7 +55,7 @@ export async function openRawRows(
   maxRecordBytes = 1_048_576,
   hash?: Hash,
 ): Promise<RawRows> {
-  const format = spooled?.as ?? given;
+  const format = spooled === undefined ? given : 'jsonl';
   const splitter = new RowSplitter({ quoted: format === 'csv', maxRowChars: maxRecordBytes });
   const chunks = rowChunks(spooled === undefined ? readText(path, hash) : readSpooled(spooled, hash), splitter);
   const first = (await chunks.next()).value ?? [];

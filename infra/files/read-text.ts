@@ -1,9 +1,10 @@
 /** A file as text, chunk by chunk: every fault of the file itself becomes one error that names the path and the reason. */
 import type { Hash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
+import { createReadStream, type ReadStream } from 'node:fs';
 import { StringDecoder } from 'node:string_decoder';
 import { createGunzip } from 'node:zlib';
 import { PipelineError } from '../../schemas/errors.ts';
+import { ZstdDecoder } from '../compression/zstd-decoder.ts';
 
 const CHUNK_BYTES = 1_048_576;
 
@@ -23,23 +24,36 @@ export function sourceUnreadable(path: string, cause: unknown): PipelineError {
   });
 }
 
-/** The file's bytes, streamed; of a name that ends in `.gz`, unpacked. @throws PipelineError `SOURCE_UNREADABLE` */
+/** The file's bytes, streamed; of a name that ends in `.gz` or `.zst`, unpacked piece by piece. @throws PipelineError `SOURCE_UNREADABLE` */
 export async function* readBytes(path: string): AsyncGenerator<Buffer> {
   try {
     const file = createReadStream(path, { highWaterMark: CHUNK_BYTES });
-    if (!path.endsWith('.gz')) {
-      for await (const chunk of file) yield chunk as Buffer;
-      return;
-    }
-    const unpacked = createGunzip({ chunkSize: CHUNK_BYTES });
-    file.on('error', (error) => unpacked.destroy(error)).pipe(unpacked);
-    try {
-      for await (const chunk of unpacked) yield chunk as Buffer;
-    } finally {
-      file.destroy();
-    }
+    if (path.endsWith('.gz')) yield* gunzipped(file);
+    else if (path.endsWith('.zst')) yield* unzstd(file);
+    else for await (const chunk of file) yield chunk as Buffer;
   } catch (cause) {
     throw sourceUnreadable(path, cause);
+  }
+}
+
+async function* gunzipped(file: ReadStream): AsyncGenerator<Buffer> {
+  const unpacked = createGunzip({ chunkSize: CHUNK_BYTES });
+  file.on('error', (error) => unpacked.destroy(error)).pipe(unpacked);
+  try {
+    for await (const chunk of unpacked) yield chunk as Buffer;
+  } finally {
+    file.destroy();
+  }
+}
+
+async function* unzstd(file: ReadStream): AsyncGenerator<Buffer> {
+  const decoder = await ZstdDecoder.open();
+  try {
+    for await (const chunk of file) yield* decoder.push(chunk as Buffer);
+    decoder.end();
+  } finally {
+    decoder.close();
+    file.destroy();
   }
 }
 

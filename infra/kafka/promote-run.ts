@@ -27,6 +27,8 @@ export interface CutOver {
 export interface Promoted {
   /** Embeddings published. */
   readonly embeddings: number;
+  /** Lists published, of a run that made them (`--ranks`). */
+  readonly lists: number;
   /** Users of whom live had an embedding and the run has none: tombstones. */
   readonly withdrawn: number;
   /** Records of state. */
@@ -34,18 +36,19 @@ export interface Promoted {
 }
 
 /**
- * A partition's embeddings, state and committed offsets change together or not at all; after a crash between two partitions,
+ * A partition's embeddings, lists, state and committed offsets change together or not at all; after a crash between two partitions,
  * doing it again finishes it. Whoever runs the deployment is fenced.
  *
  * @throws PipelineError Kafka's
  */
 export async function promoteRun(kafka: Kafka, config: KafkaConfig, options: CutOver): Promise<Promoted> {
   const partitions = [...new Set(options.cut.map(({ partition }) => partition))].sort((a, b) => a - b);
-  const sum = { embeddings: 0, withdrawn: 0, state: 0 };
+  const sum = { embeddings: 0, lists: 0, withdrawn: 0, state: 0 };
   for (const partition of partitions) {
     const done = await promotePartition(kafka, config, options, partition);
     options.onPartition?.(partition, done);
     sum.embeddings += done.embeddings;
+    sum.lists += done.lists;
     sum.withdrawn += done.withdrawn;
     sum.state += done.state;
   }
@@ -58,7 +61,7 @@ async function promotePartition(
   { runId, cut, position }: CutOver,
   partition: number,
 ): Promise<Promoted> {
-  const { userEmbeddings } = config.topics;
+  const { userEmbeddings, candidateScores } = config.topics;
   const changelog = changelogOf(config);
   const topics = runTopicsOf(config, runId);
   const inputs = {
@@ -66,7 +69,7 @@ async function promotePartition(
     ...Object.fromEntries(cut.filter((one) => one.partition === partition).map(({ topic, to }) => [topic, to])),
   };
   const producer = new PartitionProducer(kafka, { ...config, transactionTimeoutMs: TRANSACTION_MS }, partition);
-  const counts = { embeddings: 0, withdrawn: 0, state: 0 };
+  const counts = { embeddings: 0, lists: 0, withdrawn: 0, state: 0 };
   const read = (topic: string) => recordsOf(kafka, config, topic, partition);
   try {
     // Ends what an instance left open, so that what is read next is all there is.
@@ -80,6 +83,11 @@ async function promotePartition(
       }
       counts.withdrawn = users.size;
       await send(userEmbeddings, [...users].map(tombstone));
+      for await (const records of read(topics.scores)) {
+        counts.lists += records.length;
+        await send(candidateScores, records.map(copied));
+      }
+      await send(candidateScores, [...users].map(tombstone));
 
       const pages = await keysOf(read(changelog));
       // Where erasures stand is decided, by whom ever: the run went by it.

@@ -61,7 +61,10 @@ export function createLogger(options: LoggerOptions): Logger {
 /** Written at once: what a process says before it dies must not be lost in a buffer. */
 function standardError(): { write(line: string): unknown } {
   if (process.stderr.isTTY) return { write: (line) => process.stderr.write(toText(line)) };
-  return pino.destination({ dest: 2, sync: true });
+  const destination = pino.destination({ dest: 2, sync: true });
+  // A log that cannot be written ends nothing.
+  destination.on('error', () => undefined);
+  return destination;
 }
 
 /** Warnings are the same when logger and text are: the numbers beside them may differ. */

@@ -4,7 +4,7 @@
  *
  * Built in the order of the rows by one thread, so that one table always gives one index.
  */
-import { closeSync, fstatSync, openSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import type { Index, MetricKind, ScalarKind } from 'usearch';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
@@ -17,7 +17,7 @@ export interface EntityTable {
 }
 
 /** Changes with anything that makes another index of the same table. */
-export const INDEX_VERSION = 'hnsw-1';
+export const INDEX_VERSION = 'hnsw-2';
 /** Half floats: as many are found as with whole ones, built in 0.6 of the time (docs/decisions/005). */
 const SHAPE = {
   metric: 'ip' as MetricKind.IP,
@@ -90,16 +90,25 @@ function emptyIndex(dimensions: number): Index {
   return new usearch.Index({ ...SHAPE, dimensions, expansion_search: EXPANSION });
 }
 
-/** Asked to map a file that it cannot open, usearch 2.26 closes descriptor 0: it must never meet one. */
+/** Asked to map a file that it cannot open, usearch 2.25 closes descriptor 0, and of one that is cut off it reads past the end. */
 function view(index: Index, file: string): void {
   const descriptor = openSync(file, 'r');
   try {
-    if (fstatSync(descriptor).size === 0) throw new RangeError('is empty');
+    requireRows(descriptor);
     // The very file that was just opened, whatever its name has come to mean.
     index.view(process.platform === 'linux' ? `/proc/self/fd/${descriptor}` : file);
   } finally {
     closeSync(descriptor);
   }
+}
+
+/** A file begins with its matrix: rows and bytes of a row, 32 bits each, then the rows. */
+function requireRows(descriptor: number): void {
+  const { size } = fstatSync(descriptor);
+  const head = Buffer.alloc(8);
+  if (readSync(descriptor, head, 0, 8, 0) < 8) throw new RangeError('is empty');
+  const bytes = 8 + head.readUInt32LE(0) * head.readUInt32LE(4);
+  if (bytes >= size) throw new RangeError(`is cut off: ${size} bytes, and its rows alone are ${bytes}`);
 }
 
 function unitRows({ rows, dimension: D }: EntityTable, from: number, to: number): Float32Array {

@@ -1,6 +1,6 @@
 /** A model bundle in memory: loaded whole, checked whole, identified by a digest of its content. */
 import { createHash } from 'node:crypto';
-import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type BundleConfig, bundleConfigSchema } from '../../schemas/bundle-config.ts';
 import { describeIssues } from '../../schemas/config.ts';
@@ -13,6 +13,9 @@ import { readSafetensors, sizeOf, type TensorMap, writeSafetensors } from './saf
 import { TIME_BUCKETS } from './time-buckets.ts';
 
 export const BUNDLE_FILES = ['config.json', 'model.safetensors', 'entities.txt'] as const;
+
+/** What a bundle's folder holds of it. */
+export const bundleFiles = (folder: string): string[] => BUNDLE_FILES.map((file) => join(folder, file));
 
 export interface Bundle {
   readonly config: BundleConfig;
@@ -47,17 +50,21 @@ export async function loadBundle(folder: string): Promise<Bundle> {
   return { config, tensors, entities, digest: digestOf([configBytes, modelBytes, entityBytes]) };
 }
 
-/** Writes a bundle's three files; `config` is checked first. */
+/** Writes a bundle's three files, and only then gives them their names; `config` is checked first. */
 export async function writeBundle(folder: string, bundle: Omit<Bundle, 'digest' | 'catalogue'>): Promise<void> {
   const config = parseBundleConfig(JSON.stringify(bundle.config), `${folder}/config.json`);
+  const contents = [
+    `${JSON.stringify(config, null, 2)}\n`,
+    writeSafetensors(bundle.tensors),
+    `${bundle.entities.join('\n')}\n`,
+  ] as const;
+  const files = bundleFiles(folder).map((path, i) => ({ path, draft: `${path}.${process.pid}.partial`, content: contents[i]! }));
   try {
     await mkdir(folder, { recursive: true });
-    await Promise.all([
-      writeFile(join(folder, 'config.json'), `${JSON.stringify(config, null, 2)}\n`),
-      writeFile(join(folder, 'model.safetensors'), writeSafetensors(bundle.tensors)),
-      writeFile(join(folder, 'entities.txt'), `${bundle.entities.join('\n')}\n`),
-    ]);
+    for (const { draft, content } of files) await writeFile(draft, content);
+    for (const { draft, path } of files) await rename(draft, path);
   } catch (cause) {
+    for (const { draft } of files) await rm(draft, { force: true });
     throw new PipelineError('CONFIG_INVALID', `cannot write a bundle to ${folder}: ${messageOf(cause)}`, { cause });
   }
 }

@@ -46,7 +46,7 @@ export interface RecordDecoder {
 /**
  * Makes the decoder of a deployment's topics.
  *
- * - **userActions** as `valueFormat` and `mapping` say; ids and times are held to the same bounds with a mapping or without
+ * - **userActions** as `valueFormat` and `mapping` say, framed Avro also where JSON is expected; ids and times are held to the same bounds with a mapping or without
  * - **erasures** the key is the user's id; the value nothing, an Avro `Erasure` or its JSON. An action of kind
  *   `erasureAction` at the record's timestamp
  * - **candidateRequests** an Avro `CandidateRequest` or its JSON, of at most 10,000 entities and 10,000 denied, `topK` up to 1,000
@@ -83,7 +83,8 @@ function avroOrJson(
   return (record) => {
     const { value, position } = record;
     if (value === null) return refuse(new Fault('RECORD_MALFORMED', 'no value: only erasures are records without one'));
-    if (valueFormat === 'json') return compiled.decode(record);
+    // No JSON begins with the byte 0.
+    if (valueFormat === 'json' && !isFramed(value)) return compiled.decode(record);
     if (!(value instanceof Uint8Array)) return refuse(new Fault('RECORD_MALFORMED', `Avro is bytes, found a ${typeof value}`));
     const row = mapped ? codec.decodeRow(value) : codec.decodeFields('UserAction', value);
     return row instanceof Fault ? refuse(row) : compiled.decodeRow(row, position);

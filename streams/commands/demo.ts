@@ -183,7 +183,7 @@ async function story(config: Config, { clickhouse, runId, bundle }: WatchedRepla
   const before = after && (await latestScores(clickhouse, runId, userId, after.version));
   const column = (candidates: readonly Candidate[] | undefined, place: number) => {
     const candidate = candidates?.[place];
-    return candidate === undefined ? '–' : `${titleOf(candidate.entity)} ${colors.dim(candidate.score.toFixed(3))}`;
+    return candidate === undefined ? '–' : `${titleOf(candidate.entity)} ${candidate.score.toFixed(3)}`;
   };
   const top = Array.from({ length: topK }, (_, place) => ({
     place: place + 1,
@@ -242,4 +242,4 @@ function unseenUsersOf(training: Readonly<Record<string, unknown>> | undefined):
   return Array.isArray(listed) ? listed.map(String) : [];
 }
 
-const verdict = (ok: boolean): string => (ok ? colors.green('✓') : colors.red('✗'));
+const verdict = (ok: boolean): string => (ok ? '✓' : '✗');

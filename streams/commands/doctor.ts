@@ -7,6 +7,7 @@ import type { Command } from 'commander';
 import colors from 'picocolors';
 import { connect } from '../../infra/clickhouse/connect.ts';
 import { count, mebibytes } from '../../infra/console/format.ts';
+import { printable, printableLines } from '../../infra/console/printable.ts';
 import { HstuEncoder } from '../../models/encoder.ts';
 import { chooseProvider, type Provider } from '../../models/gpu/choose-provider.ts';
 import { type Bundle, kvBytesPerRow, loadBundle } from '../../models/hstu/bundle.ts';
@@ -97,10 +98,10 @@ export function addDoctor(program: Command): void {
       let failed = 0;
       for (const { name, mend, run } of checks) {
         try {
-          console.log(`${colors.green('✓')} ${name.padEnd(14)} ${await run()}`);
+          console.log(`${colors.green('✓')} ${name.padEnd(14)} ${printable(await run())}`);
         } catch (thrown) {
           failed += 1;
-          console.log(`${colors.red('✗')} ${name.padEnd(14)} ${messageOf(thrown).split('\n').join('\n                 ')}`);
+          console.log(`${colors.red('✗')} ${name.padEnd(14)} ${printableLines(messageOf(thrown), ' '.repeat(17))}`);
           console.log(`  ${''.padEnd(14)} ${colors.yellow(`mend: ${mend}`)}`);
         }
       }

@@ -1,8 +1,9 @@
 /** `hstu-streams encode`: users from a JSON-lines file, encoded whole or event by event. */
 import { type Command, Option } from 'commander';
 import { count } from '../../infra/console/format.ts';
+import { requireOtherFile } from '../../infra/files/output-file.ts';
 import { HstuEncoder } from '../../models/encoder.ts';
-import { loadBundle } from '../../models/hstu/bundle.ts';
+import { bundleFiles, loadBundle } from '../../models/hstu/bundle.ts';
 import { LineEncoder } from '../encode-lines.ts';
 import { checkInput, transformLines } from './json-lines.ts';
 import { positiveInteger, wholeNumber } from './options.ts';
@@ -35,6 +36,7 @@ export function addEncode(program: Command): void {
     .option('--rows', "write every row of the user's window")
     .option('--workers <threads>', 'encoder threads', positiveInteger, 1)
     .action(async (options: Options) => {
+      requireOtherFile([options.output], [options.input, ...bundleFiles(options.bundle)]);
       const bundle = await loadBundle(options.bundle);
       await checkInput(options.input);
       const encoder = new HstuEncoder(bundle, { workers: options.workers });
@@ -44,10 +46,12 @@ export function addEncode(program: Command): void {
           topK: options.topK,
           rows: options.rows === true,
         });
-        const { users, faults } = await transformLines(
+        const done = await transformLines(
           { input: options.input, output: options.output, doing: 'encoding', transform: (lines) => lineEncoder.encode(lines) },
           ({ embedding }) => embedding !== undefined,
         );
+        if (done === undefined) return;
+        const { users, faults } = done;
         process.stderr.write(`${count(users)} users encoded to ${options.output}, ${count(faults)} dead letters\n`);
         if (faults > 0) process.exitCode = 1;
       } finally {

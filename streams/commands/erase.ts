@@ -1,10 +1,12 @@
 /** `hstu-streams erase`: removes a user from a deployment and from ClickHouse, and shows that it was done. */
+
 import { existsSync } from 'node:fs';
 import { type Command, Option } from 'commander';
 import type { ClickHouse } from '../../infra/clickhouse/clickhouse.ts';
 import { connect } from '../../infra/clickhouse/connect.ts';
 import { eraseUserRows } from '../../infra/clickhouse/user-rows.ts';
 import { count } from '../../infra/console/format.ts';
+import { printData } from '../../infra/console/guard-output.ts';
 import { table } from '../../infra/console/table.ts';
 import { kafkaClient } from '../../infra/kafka/kafka-client.ts';
 import type { SourceRecord } from '../../schemas/action.ts';
@@ -124,7 +126,7 @@ function teller(): (topic: string, records: number) => void {
 
 function show(findings: readonly Finding[], { format, strict }: Options): void {
   const left = findings.filter(({ leftOver, expiring }) => leftOver > 0 || (strict === true && expiring > 0));
-  if (format === 'json') console.log(JSON.stringify({ clean: left.length === 0, findings }, null, 2));
+  if (format === 'json') printData(JSON.stringify({ clean: left.length === 0, findings }, null, 2));
   else {
     console.log(
       table(

@@ -1,8 +1,9 @@
 /** `hstu-streams model add-content`: a bundle that scores unseen entities by their content. */
 import type { Command } from 'commander';
 import { count } from '../../infra/console/format.ts';
+import { requireOtherFile } from '../../infra/files/output-file.ts';
 import { addContent } from '../../models/catalogue/add-content.ts';
-import { loadBundle, writeBundle } from '../../models/hstu/bundle.ts';
+import { bundleFiles, loadBundle, writeBundle } from '../../models/hstu/bundle.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { readEntityUpdates } from '../entity-updates.ts';
 
@@ -18,6 +19,7 @@ export function addAddContent(model: Command): void {
     .action(async (options: { bundle: string; content: string; out: string; model?: string; ridge: number }) => {
       if (!(options.ridge > 0 && Number.isFinite(options.ridge)))
         throw new PipelineError('CONFIG_INVALID', `--ridge must be a number above 0 (found: ${options.ridge})`);
+      requireOtherFile(bundleFiles(options.out), [...bundleFiles(options.bundle), options.content]);
       const bundle = await loadBundle(options.bundle);
       const content = await readContent(options.content);
       const fitted = addContent(bundle, content, { ridge: options.ridge, model: options.model });

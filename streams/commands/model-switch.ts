@@ -1,7 +1,10 @@
 /** `hstu-streams model switch` and `model status`: the model of a running instance on this machine. */
+
 import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import colors from 'picocolors';
+import { printData } from '../../infra/console/guard-output.ts';
+import { printable } from '../../infra/console/printable.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import { loadConfig } from '../load-config.ts';
 import type { EndedChange, ModelStatus } from '../model-change/model-status.ts';
@@ -19,7 +22,7 @@ export function addModelSwitch(model: Command): void {
   forInstance(model.command('status'))
     .description('which model a running instance on this machine serves, and how a change of it goes')
     .action(async (options: InstanceOptions) => {
-      console.log(JSON.stringify(await ask(await addressOf(options)), null, 2));
+      printData(JSON.stringify(await ask(await addressOf(options)), null, 2));
     });
   forInstance(model.command('switch'))
     .description(
@@ -95,4 +98,4 @@ function conclude(begun: NonNullable<ModelStatus['change']>, last: EndedChange |
   return `${describe(begun)} is served; the switch took ${Math.round(last.switchMs ?? 0)} ms`;
 }
 
-const describe = ({ name, digest }: ModelStatus['serving']): string => `model ${name} (${digest.slice(0, 16)})`;
+const describe = ({ name, digest }: ModelStatus['serving']): string => `model ${printable(name)} (${digest.slice(0, 16)})`;

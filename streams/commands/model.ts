@@ -3,8 +3,10 @@ import { readFile } from 'node:fs/promises';
 import { basename, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { count, mebibytes } from '../../infra/console/format.ts';
+import { printData } from '../../infra/console/guard-output.ts';
 import { facts, heading, table } from '../../infra/console/table.ts';
-import { type Bundle, kvBytesPerRow, loadBundle, writeBundle } from '../../models/hstu/bundle.ts';
+import { requireOtherFile } from '../../infra/files/output-file.ts';
+import { type Bundle, bundleFiles, kvBytesPerRow, loadBundle, writeBundle } from '../../models/hstu/bundle.ts';
 import { judgeCacheability } from '../../models/hstu/cacheability.ts';
 import { expectedTensors } from '../../models/hstu/expected-tensors.ts';
 import { importResearch } from '../../models/hstu/import-research.ts';
@@ -24,7 +26,8 @@ export function addModel(program: Command): void {
     .option('--json', 'print JSON')
     .action(async (folder: string, options: { json?: true }) => {
       const bundle = await loadBundle(folder);
-      console.log(options.json ? JSON.stringify(inspect(bundle), null, 2) : describe(bundle));
+      if (options.json) printData(JSON.stringify(inspect(bundle), null, 2));
+      else console.log(describe(bundle));
     });
   addModelSwitch(model);
   addAddContent(model);
@@ -44,6 +47,7 @@ function addImport(command: Command, importBundle: (tensors: TensorMap, config: 
     .requiredOption('--out <folder>', 'folder of the new bundle')
     .option('--name <name>', 'name of the model; default: that of the folder')
     .action(async (options: { weights: string; config: string; out: string; name?: string }) => {
+      requireOtherFile(bundleFiles(options.out), [options.weights, options.config]);
       const [weights, configText] = await Promise.all([readInput(options.weights), readInput(options.config)]);
       const config = parseJson(configText.toString('utf8'), options.config);
       const name = options.name ?? basename(resolve(options.out));

@@ -1,6 +1,8 @@
 /** `hstu-streams plan`: what so many users and events need, with this model, by this machine's own speed. */
+
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { count, mebibytes, percent } from '../../infra/console/format.ts';
+import { printData } from '../../infra/console/guard-output.ts';
 import { facts, heading } from '../../infra/console/table.ts';
 import { type Bundle, kvBytesPerRow, loadBundle } from '../../models/hstu/bundle.ts';
 import type { KvPrecision } from '../../models/kv-cache/extent.ts';
@@ -40,7 +42,8 @@ export function addPlan(program: Command): void {
       const bundle = await loadBundle(folder);
       const input = await inputOf(bundle, options);
       const planned = plan(input);
-      console.log(options.json ? JSON.stringify({ ...input, ...planned }) : describe(bundle, input, planned));
+      if (options.json) printData(JSON.stringify({ ...input, ...planned }));
+      else console.log(describe(bundle, input, planned));
     });
 }
 

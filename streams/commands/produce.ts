@@ -3,13 +3,15 @@ import type { Command } from 'commander';
 import { count, duration } from '../../infra/console/format.ts';
 import { startProgress } from '../../infra/console/progress.ts';
 import { openFileSource } from '../../infra/files/merge-by-time.ts';
-import { ActionProducer } from '../../infra/kafka/action-producer.ts';
 import { kafkaClient, requireLogin } from '../../infra/kafka/kafka-client.ts';
-import type { UserAction } from '../../schemas/action.ts';
+import { KeyedProducer, type KeyedRecord } from '../../infra/kafka/keyed-producer.ts';
 import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
+import { fixedSchemas } from '../../schemas/avro/schemas.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { loadConfig } from '../load-config.ts';
+import { producedValue } from '../produced-record.ts';
 import { rowInputs } from '../replay/row-inputs.ts';
+import { deploymentDecoder } from '../replay/source.ts';
 import { requireKafka } from '../require-kafka.ts';
 import { onInterrupt } from './interrupt.ts';
 import { collect, positiveInteger } from './options.ts';
@@ -37,14 +39,16 @@ export function addProduce(program: Command): void {
       const files = await openFileSource(await rowInputs(config), { ...config.time, ...config.source });
       const mappings = new Map(files.topics.map((topic, i) => [topic, files.mappings[i]!]));
       await requireLogin(config.kafka);
-      const producer = await ActionProducer.open(kafkaClient(config.kafka), config.kafka, new AvroCodec());
+      const codec = new AvroCodec({ schemas: fixedSchemas, maxRecordBytes: config.kafka.maxRecordBytes });
+      const parts = { config, codec, decoder: deploymentDecoder(config, undefined) };
+      const producer = await KeyedProducer.open(kafkaClient(config.kafka), config.kafka, config.kafka.topics.userActions);
       const interrupt = onInterrupt(() => undefined);
       const end = Math.min(options.limit ?? files.total, files.total);
       const bar = startProgress('producing', end);
       const began = performance.now();
       let sent = 0;
       let refused = 0;
-      let batch: UserAction[] = [];
+      let batch: KeyedRecord[] = [];
       const flush = async () => {
         await producer.send(batch);
         sent += batch.length;
@@ -62,8 +66,7 @@ export function addProduce(program: Command): void {
             refused += 1;
             continue;
           }
-          const { position: _, ...action } = decoded.action;
-          batch.push(action);
+          batch.push({ key: decoded.action.userId, value: producedValue(record, decoded.action, parts) });
           if (batch.length === batchSize) await flush();
         }
         if (batch.length > 0) await flush();

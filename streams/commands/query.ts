@@ -7,6 +7,7 @@ import { storeEntityVectors } from '../../infra/clickhouse/entity-vectors.ts';
 import { promotedRun } from '../../infra/clickhouse/promotions.ts';
 import { listQueries, type NamedQuery, runQuery } from '../../infra/clickhouse/queries.ts';
 import { newestRun } from '../../infra/clickhouse/readers.ts';
+import { printData } from '../../infra/console/guard-output.ts';
 import { sparklines } from '../../infra/console/sparkline.ts';
 import { table } from '../../infra/console/table.ts';
 import { loadBundle } from '../../models/hstu/bundle.ts';
@@ -51,7 +52,7 @@ export function addQuery(program: Command): void {
           question: title,
           parameters: parameters.map((parameter) => parameter.name + (parameter.default === undefined ? '' : '?')).join(' '),
         }));
-        console.log(print(rows, options.format));
+        show(rows, options.format);
         return;
       }
       const config = await loadConfig({ file: options.config, environment: process.env, assignments: options.set });
@@ -61,7 +62,7 @@ export function addQuery(program: Command): void {
         const given = Object.fromEntries(options.param.map(parameterOf));
         if (query !== undefined) await prepare(clickhouse, query, given, config);
         const rows = await runQuery(clickhouse, name, given);
-        console.log(print(rows, options.format));
+        show(rows, options.format);
         const curves = query === undefined || options.format !== 'table' ? [] : curvesOf(query, rows);
         if (curves.length > 0) console.log(sparklines(curves));
       } finally {
@@ -90,9 +91,12 @@ function parameterOf(text: string): [string, string] {
   return [text.slice(0, at), text.slice(at + 1)];
 }
 
-function print(rows: readonly Record<string, unknown>[], format: Format): string {
-  if (format === 'json') return JSON.stringify(rows, null, 2);
-  if (format === 'table') return table(rows);
+function show(rows: readonly Record<string, unknown>[], format: Format): void {
+  if (format === 'table') console.log(table(rows));
+  else printData(format === 'json' ? JSON.stringify(rows, null, 2) : csvOf(rows));
+}
+
+function csvOf(rows: readonly Record<string, unknown>[]): string {
   const columns = Object.keys(rows[0] ?? {});
   const quoted = (value: unknown) => {
     const text = value === null || value === undefined ? '' : typeof value === 'object' ? JSON.stringify(value) : String(value);

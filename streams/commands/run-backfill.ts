@@ -1,8 +1,10 @@
 /** `hstu-streams replay --mode …`: the bulk path at a terminal, with progress, Ctrl-C and memory; and verification. */
+
 import { setPriority } from 'node:os';
 import { connect } from '../../infra/clickhouse/connect.ts';
 import { count, duration, mebibytes, scientific } from '../../infra/console/format.ts';
 import { watchMemory } from '../../infra/console/memory.ts';
+import { printable } from '../../infra/console/printable.ts';
 import { type Progress, startProgress } from '../../infra/console/progress.ts';
 import { facts, heading, table } from '../../infra/console/table.ts';
 import { type Bundle, loadBundle } from '../../models/hstu/bundle.ts';
@@ -189,8 +191,8 @@ function report(result: Verification, bars: Bars): void {
       ['mismatches', count(result.mismatchCount)],
     ]),
   );
-  if (result.missing.length > 0) console.log(`${heading('Missing (user/version)')}\n${result.missing.join('\n')}`);
-  if (result.extra.length > 0) console.log(`${heading('Extra (user/version)')}\n${result.extra.join('\n')}`);
+  if (result.missing.length > 0) console.log(`${heading('Missing (user/version)')}\n${result.missing.map(printable).join('\n')}`);
+  if (result.extra.length > 0) console.log(`${heading('Extra (user/version)')}\n${result.extra.map(printable).join('\n')}`);
   if (result.mismatches.length > 0)
     console.log(`${heading('Mismatches')}\n${table(result.mismatches.map((mismatch) => ({ ...mismatch })))}`);
   if (!ok) process.exitCode = 1;

@@ -86,16 +86,18 @@ async function promote(given: Config, runId: string, execute: boolean): Promise<
   const plan = await planPromotion(config, await loadBundle(config.bundle), runId);
   console.log(heading(`Cut-over of ${config.kafka.applicationId} to ${runId}`));
   console.log(table(plan.cut.map(({ topic, partition, to }) => ({ topic, partition, 'goes on at': to }))));
-  console.log('embeddings and state of live become those of the run; of users that it does not know they are withdrawn');
+  console.log(
+    'embeddings, lists (where the run has them: --ranks) and state of live become those of the run; of users that it does not know they are withdrawn',
+  );
   if (!execute) {
     console.log('nothing was done: this was a dry run; repeat with --execute');
     return;
   }
   const held = await holdRun(config, runId);
   try {
-    await executePromotion(config, plan, (partition, { embeddings, withdrawn, state }) =>
+    await executePromotion(config, plan, (partition, { embeddings, lists, withdrawn, state }) =>
       console.log(
-        `partition ${partition}: ${count(embeddings)} embeddings, ${count(withdrawn)} withdrawn, ${count(state)} records of state`,
+        `partition ${partition}: ${count(embeddings)} embeddings, ${count(lists)} lists, ${count(withdrawn)} withdrawn, ${count(state)} records of state`,
       ),
     );
   } finally {

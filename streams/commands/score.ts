@@ -1,7 +1,9 @@
 /** `hstu-streams score`: candidates for users from a JSON-lines file, scored from their histories. */
 import { type Command, Option } from 'commander';
 import { count } from '../../infra/console/format.ts';
+import { requireOtherFile } from '../../infra/files/output-file.ts';
 import { HstuEncoder } from '../../models/encoder.ts';
+import { bundleFiles } from '../../models/hstu/bundle.ts';
 import { describeCatalogue, loadModel } from '../catalogue.ts';
 import { LineScorer } from '../score-lines.ts';
 import { checkInput, transformLines } from './json-lines.ts';
@@ -41,6 +43,7 @@ export function addScore(program: Command): void {
     .option('--workers <threads>', 'encoder threads', positiveInteger, 1)
     .action(
       async ({ bundle: folder, catalogue: file, input, output, unknownCandidates, seenFilter, retrieve, workers }: Options) => {
+        requireOtherFile([output], [input, ...bundleFiles(folder), ...(file === undefined ? [] : [file])]);
         const catalogue = file === undefined ? undefined : { file };
         const bundle = await loadModel({ bundle: folder, catalogue }, (report) =>
           process.stderr.write(`${describeCatalogue(report)}\n`),
@@ -53,10 +56,12 @@ export function addScore(program: Command): void {
             seenFilter,
             ...(retrieve !== undefined && { retrieve }),
           });
-          const { users, faults } = await transformLines(
+          const done = await transformLines(
             { input, output, doing: 'scoring', transform: (lines) => scorer.score(lines) },
             ({ candidates }) => candidates !== undefined,
           );
+          if (done === undefined) return;
+          const { users, faults } = done;
           process.stderr.write(`${count(users)} users scored to ${output}, ${count(faults)} dead letters\n`);
           if (faults > 0) process.exitCode = 1;
         } finally {

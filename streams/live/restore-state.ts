@@ -82,7 +82,6 @@ export async function catchUp(
       if (isPosition(key)) {
         position = decodePosition(value as Uint8Array, where);
         foreign ||= known !== undefined && position.stateId !== known.stateId;
-        if (!foreign) requireCompatible(position.signature, where);
       } else {
         // The last of a key wins: the earlier ones need not be written.
         changes.set((key as Buffer).toString('latin1'), { key, value: value as Uint8Array | null });
@@ -107,7 +106,10 @@ export async function catchUp(
       observer.onRestore?.(partition, nextOffset - from, Math.max(nextOffset, end) - from);
     },
   });
-  return foreign ? undefined : position;
+  if (foreign || position === undefined) return undefined;
+  // Of the last alone: a promotion or a reset has put another state behind what lies before it.
+  requireCompatible(position.signature, where);
+  return position;
 }
 
 function whyUnusable(

@@ -1,6 +1,6 @@
 /** The configured source as a list of what can be read row by row: wildcards expanded, schemas compared, ClickHouse asked. */
 import { join } from 'node:path';
-import { type Column, type EngineFormat, fileColumns, writeFileRows, writeQueryRows } from '../../infra/clickhouse/row-files.ts';
+import { type Column, fileColumns, writeFileRows, writeQueryRows } from '../../infra/clickhouse/row-files.ts';
 import { expandGlob } from '../../infra/files/glob.ts';
 import { checkColumns, openRawRows, type RowInput } from '../../infra/files/read-records.ts';
 import type { Config, FileSource, TableSource } from '../../schemas/config.ts';
@@ -36,22 +36,15 @@ const fileEngine = ({ clickhouse, state }: Config): string =>
 
 const spoolFolder = ({ state }: Config): string => join(state.path, 'backfill');
 
-function engineFormat({ path, format }: Pick<FileSource, 'path' | 'format'>): EngineFormat | undefined {
-  if (format === 'avro' || format === 'parquet') return ENGINE_FORMATS[format];
-  return path.endsWith('.zst') ? 'LineAsString' : undefined;
-}
-
 function fileInput(config: Config, { path, format, mapping }: FileSource): RowInput {
-  const by = engineFormat({ path, format });
-  if (by === undefined) return { path, format, mapping };
+  if (format === 'csv' || format === 'jsonl') return { path, format, mapping };
   return {
     path,
     format,
     mapping,
     spooled: {
-      as: format === 'csv' ? 'csv' : 'jsonl',
       folder: spoolFolder(config),
-      write: (target) => writeFileRows(fileEngine(config), path, by, target),
+      write: (target) => writeFileRows(fileEngine(config), path, ENGINE_FORMATS[format], target),
     },
   };
 }
@@ -69,7 +62,6 @@ function tableInput(
     format: 'clickhouse',
     mapping,
     spooled: {
-      as: 'jsonl',
       folder: spoolFolder(config),
       // In brackets, a LIMIT or SETTINGS of its own stays its own.
       write: (target) => writeQueryRows(access, name, `SELECT * FROM (${select})`, target),

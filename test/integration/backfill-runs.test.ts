@@ -13,7 +13,7 @@ import { executePromotion, planPromotion } from '../../streams/replay/promote.ts
 import { kafkaBackfill } from '../../streams/replay/source.ts';
 import { kafkaIsPossible, randomName, sharedKafka } from '../support/kafka-broker.ts';
 import { liveBundle, liveEvents } from '../support/live-bundle.ts';
-import { LiveWorld } from '../support/live-world.ts';
+import { LiveWorld, type Output } from '../support/live-world.ts';
 import { aKilledBackfillGivesTheSame } from '../support/promises/backfill.ts';
 
 describe.skipIf(!kafkaIsPossible)('runs of backfills', { timeout: 240_000 }, () => {
@@ -99,7 +99,50 @@ describe.skipIf(!kafkaIsPossible)('runs of backfills', { timeout: 240_000 }, () 
     expect(await output.runs()).toEqual([]);
     await expect(planPromotion(config, other, runId)).rejects.toThrow(/not among the runs in Kafka \(there are none\)/);
   });
+
+  it('a model of fewer entities and another window is promoted, and the one before it again: the deployment starts each time', async () => {
+    const world = await newWorld();
+    const actions = liveEvents({ events: 300, users: 20 });
+    await world.produce(actions);
+    const fewer = join(world.folder, 'fewer');
+    const small = { dimension: 16, layers: 2, heads: 2, maxSequenceLength: 24, vocabularySize: 290, seed: 5 };
+    await writeBundle(fewer, randomBundle(small));
+    let from = 0;
+    for (const path of [bundle.path, fewer, bundle.path]) {
+      const loaded = await loadBundle(path);
+      Object.assign(world.config, { bundle: path });
+      const config = { ...world.config, state: { ...world.config.state, path: world.folder } };
+      if (from > 0) {
+        const output = await kafkaOutput(config);
+        const source = kafkaBackfill(config, () => ({}));
+        const { runId } = await backfill({ config, bundle: loaded, source, mode: 'state', ranks: true, output });
+        const placeOf = ({ record: { position } }: Output<'CandidateScores'>) => `${position.partition}/${position.offset}`;
+        const before = new Set((await lists(world)).map(placeOf));
+        const { lists: published } = await executePromotion(config, await planPromotion(config, loaded, runId));
+        // Everybody of whom the model knows something has a list of it, before the next action comes.
+        const users = [...(await (await newest(world)).users())];
+        const made = (await lists(world)).filter((list) => !before.has(placeOf(list)));
+        expect(made.map(({ key }) => key).sort()).toEqual(users.sort());
+        expect(new Set(made.map(({ value }) => value?.lineage.modelDigest))).toEqual(new Set([loaded.digest]));
+        expect(published).toBe(users.length);
+        await output.close();
+      }
+      // Once with the local store of the model before, once from nothing.
+      const instance = await world.start(from < 2 ? 'kept' : 'anew');
+      const more = liveEvents({ events: 40, users: 20, from: 1_000 + 40 * from++ });
+      actions.push(...more);
+      await world.produce(more);
+      await world.untilConsumed(actions.length);
+      expect(await instance.stop()).toBe(0);
+      const source = kafkaBackfill(config, () => ({}));
+      expect(
+        await verifyStored({ config, bundle: loaded, source, stored: await newest(world), everyVersion: false }),
+      ).toMatchObject({ missing: [], extra: [], mismatches: [] });
+    }
+  });
 });
+
+const lists = (world: LiveWorld) => world.outputs(world.config.kafka.topics.candidateScores, 'CandidateScores');
 
 /** The embedding that each user has now. */
 async function newest(world: LiveWorld) {

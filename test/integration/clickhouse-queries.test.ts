@@ -102,10 +102,18 @@ describe('every named query of the analytics agrees with a plain computation', (
       const event = world.events.find((one) => one.offset === offset)!;
       if (event.rank === undefined || rows.length === 40) continue;
       const own = world.published.filter(({ userId }) => userId === event.userId).sort((a, b) => a.version - b.version);
-      const aged = [0, 3_600_000, 86_400_000].map((ageMs) => own.findLast(({ atMs }) => atMs < event.atMs - ageMs));
+      const aged = [
+        own.findLast(({ version }) => version <= event.priorEvents),
+        ...[3_600_000, 86_400_000].map((ageMs) => own.findLast(({ atMs }) => atMs < event.atMs - ageMs)),
+      ];
       if (aged.includes(undefined)) continue;
       const seen = new Set(
-        world.events.filter(({ userId, atMs }) => userId === event.userId && atMs < event.atMs).map(({ entity }) => entity),
+        world.events
+          .filter(
+            ({ userId, atMs, offset: at }) =>
+              userId === event.userId && (atMs < event.atMs || (atMs === event.atMs && at < offset)),
+          )
+          .map(({ entity }) => entity),
       );
       const unseen = [...vectors].filter(([entity]) => !seen.has(entity)).map(([, vector]) => vector);
       const ranks = aged.map((one) => {

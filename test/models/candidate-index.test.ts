@@ -177,7 +177,7 @@ describe('lists by an index', () => {
     expect(() => CandidateIndex.open(file, 2 * D)).toThrow(/of 16 numbers a row, not 32/);
     await writeFile(file, (await readFile(other)).subarray(0, 100_000));
     const standardInput = fstatSync(0).ino;
-    expect(() => CandidateIndex.open(file, D)).toThrow(/corrupted/);
+    expect(() => CandidateIndex.open(file, D)).toThrow(/is cut off/);
     await writeFile(file, '');
     expect(() => CandidateIndex.open(file, D)).toThrow(/is empty/);
     expect(() => CandidateIndex.open(join(folder, 'none'), D)).toThrow(/ENOENT/);

@@ -89,7 +89,7 @@ describe('an action', () => {
     });
   });
 
-  it('is not made of nothing, of the other format, or of another topic', () => {
+  it('is not made of nothing, of JSON where Avro is read, or of another topic', () => {
     for (const valueFormat of ['avro', 'json'] as const) {
       expect(decodeAction(null, { valueFormat })).toMatchObject({ ok: false, code: 'RECORD_MALFORMED' });
       expect(decodeAction(Buffer.alloc(0), { valueFormat })).toMatchObject({ ok: false, code: 'RECORD_MALFORMED' });
@@ -99,7 +99,8 @@ describe('an action', () => {
       message: expect.stringContaining('wire format'),
     });
     expect(decodeAction('text')).toMatchObject({ code: 'RECORD_MALFORMED' });
-    expect(decodeAction(encode({}), { valueFormat: 'json' })).toMatchObject({ code: 'RECORD_MALFORMED' });
+    // Framed Avro tells by its first byte what it is.
+    expect(decodeAction(encode({}), { valueFormat: 'json' })).toEqual(decodeAction(encode({})));
     expect(decoder().decode({ position: at('elsewhere'), value: encode({}) })).toMatchObject({ code: 'RECORD_MALFORMED' });
     expect(decodeAction(codec.encode('Erasure', { userId: 'u' }))).toMatchObject({ code: 'SCHEMA_INCOMPATIBLE' });
   });

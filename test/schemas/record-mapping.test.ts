@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { SourceRecord } from '../../schemas/action.ts';
-import type { RecordMapping } from '../../schemas/config.ts';
+import { parseConfig, type RecordMapping } from '../../schemas/config.ts';
 import { compileMapping, type RecordMappingOptions } from '../../schemas/record-mapping.ts';
 
 const position = { topic: 'ratings.csv', partition: 0, offset: 7 };
@@ -151,6 +151,25 @@ describe('an event time is exact and credible', () => {
     const options = { minMs: 1_000, maxFutureMs: 500, now: () => 10_000 };
     const at = (timestamp: number) => codeOf({ ...row, timestamp }, { eventTime: { field: 'timestamp', unit: 'ms' } }, options);
     expect([at(999), at(1_000), at(10_500), at(10_501)]).toEqual(['TIME_INVALID', 'ok', 'ok', 'TIME_INVALID']);
+  });
+});
+
+describe('a template that would give all records one text is refused by the configuration', () => {
+  const config = (change: object) => () =>
+    parseConfig(
+      { bundle: 'b', source: { files: [{ path: 'x.csv', format: 'csv', mapping: { ...mapping, ...change } }] } },
+      'c.yaml',
+    );
+
+  it.each(['userId', 'entity', 'eventId'])('%s', (key) => {
+    expect(config({ [key]: 'user.id' })).toThrow(
+      new RegExp(`mapping\\.${key}: has no part in braces, .* if it is a field, write \\{user\\.id\\}`),
+    );
+    expect(config({ [key]: 'user:{user.id}' })).not.toThrow();
+  });
+
+  it('but not that of the kind of action, which files share', () => {
+    expect(config({ action: 'view' })).not.toThrow();
   });
 });
 

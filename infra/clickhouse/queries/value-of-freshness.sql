@@ -3,16 +3,17 @@
 -- param events UInt32 = 50
 -- param k UInt32 = 10
 -- A sample of the ranked events, the same for everyone who asks. Each is ranked, as live, among all entities that its user had
--- not seen: `live` as it was; `newest` by the last embedding stored before it; and by the last that was an hour or a day old. Only
--- events that have all of them. A stored embedding is for the moment of its last event, the live one for the moment asked.
+-- not seen: `live` as it was; `newest` by the last embedding stored before it, which its version says, for events share times; and by the
+-- last that was an hour or a day old. Only events that have all of them. A stored embedding is for the moment of its last event, the
+-- live one for the moment asked.
 WITH
     -- A list, as the targets below: a named query would be computed again wherever it is named.
     -- More than are wanted: not all have embeddings that are old enough.
     (
-        SELECT groupArray((user_id, event_id, event_time, entity, rank))
+        SELECT groupArray((user_id, event_id, event_time, entity, rank, prior_events, offset))
         FROM
         (
-            SELECT user_id, event_id, event_time, entity, rank
+            SELECT user_id, event_id, event_time, entity, rank, prior_events, offset
             FROM quality FINAL
             WHERE run_id = {run_id:String} AND rank > 0
               AND user_id IN
@@ -28,33 +29,53 @@ WITH
     complete AS
     (
         SELECT asked.user_id AS user_id, asked.event_id AS event_id, any(asked.event_time) AS event_time,
-            any(asked.entity) AS entity, any(asked.rank) AS rank, any(history.model_digest) AS model_digest,
-            arraySort(groupArray((asked.age_s, history.embedding))) AS aged
+            any(asked.entity) AS entity, any(asked.rank) AS rank, any(asked.offset) AS offset, any(asked.model_digest) AS model_digest,
+            arraySort(groupArray((asked.age_s, asked.embedding))) AS aged
         FROM
         (
-            SELECT arrayJoin(picked) AS event, event.1 AS user_id, event.2 AS event_id, event.3 AS event_time, event.4 AS entity,
-                event.5 AS rank, arrayJoin([0, 3600, 86400]) AS age_s, event_time - toIntervalSecond(age_s) AS before
+            SELECT asked.user_id AS user_id, event_id, event_time, entity, rank, offset, age_s, history.embedding AS embedding,
+                history.model_digest AS model_digest
+            FROM
+            (
+                SELECT arrayJoin(picked) AS event, event.1 AS user_id, event.2 AS event_id, event.3 AS event_time, event.4 AS entity,
+                    event.5 AS rank, event.7 AS offset, arrayJoin([3600, 86400]) AS age_s, event_time - toIntervalSecond(age_s) AS before
+            ) AS asked
+            ASOF INNER JOIN
+            (
+                SELECT user_id, last_event_time, embedding, model_digest
+                FROM embeddings FINAL
+                WHERE run_id = {run_id:String} AND user_id IN (SELECT arrayJoin(users))
+                ORDER BY user_id, last_event_time, version DESC
+                LIMIT 1 BY user_id, last_event_time
+            ) AS history
+            ON asked.user_id = history.user_id AND asked.before > history.last_event_time
+            UNION ALL
+            SELECT asked.user_id AS user_id, event_id, event_time, entity, rank, offset, 0 AS age_s, history.embedding AS embedding,
+                history.model_digest AS model_digest
+            FROM
+            (
+                SELECT arrayJoin(picked) AS event, event.1 AS user_id, event.2 AS event_id, event.3 AS event_time, event.4 AS entity,
+                    event.5 AS rank, event.6 AS prior_events, event.7 AS offset
+            ) AS asked
+            ASOF INNER JOIN
+            (
+                SELECT user_id, version, embedding, model_digest
+                FROM embeddings FINAL
+                WHERE run_id = {run_id:String} AND user_id IN (SELECT arrayJoin(users))
+            ) AS history
+            ON asked.user_id = history.user_id AND asked.prior_events >= history.version
         ) AS asked
-        ASOF INNER JOIN
-        (
-            SELECT user_id, last_event_time, embedding, model_digest
-            FROM embeddings FINAL
-            WHERE run_id = {run_id:String} AND user_id IN (SELECT arrayJoin(users))
-            ORDER BY user_id, last_event_time, version DESC
-            LIMIT 1 BY user_id, last_event_time
-        ) AS history
-        ON asked.user_id = history.user_id AND asked.before > history.last_event_time
         GROUP BY user_id, event_id
-        HAVING count() = 3 AND uniqExact(history.model_digest) = 1
+        HAVING count() = 3 AND uniqExact(asked.model_digest) = 1
         ORDER BY cityHash64(user_id, event_id), user_id, event_id
         LIMIT {events:UInt32}
     ),
     -- An event and an age a row; `score`: what that embedding gives to what the user did.
     (
-        SELECT groupArray((user_id, event_id, event_time, rank, model_digest, age_s, embedding, score))
+        SELECT groupArray((user_id, event_id, event_time, rank, model_digest, age_s, embedding, score, offset))
         FROM
         (
-            SELECT c.user_id AS user_id, c.event_id AS event_id, c.event_time AS event_time, c.rank AS rank, c.model_digest AS model_digest,
+            SELECT c.user_id AS user_id, c.event_id AS event_id, c.event_time AS event_time, c.rank AS rank, c.offset AS offset, c.model_digest AS model_digest,
                 arrayJoin(c.aged) AS one, one.1 AS age_s, one.2 AS embedding, dotProduct(embedding, e.vector) AS score
             FROM complete AS c
             INNER JOIN (SELECT * FROM entities FINAL) AS e ON e.entity = c.entity AND e.model_digest = c.model_digest
@@ -63,7 +84,7 @@ WITH
     targets AS
     (
         SELECT arrayJoin(target_list) AS target, target.1 AS user_id, target.2 AS event_id, target.3 AS event_time, target.4 AS rank,
-            target.5 AS model_digest, target.6 AS age_s, target.7 AS embedding, target.8 AS score
+            target.5 AS model_digest, target.6 AS age_s, target.7 AS embedding, target.8 AS score, target.9 AS offset
     ),
     counted AS
     (
@@ -77,12 +98,12 @@ WITH
         SELECT t.user_id, t.event_id, t.age_s, toUInt32(0), -toInt64(uniqExactIf(e.entity, dotProduct(t.embedding, e.vector) > t.score))
         FROM
         (
-            SELECT user_id, entity, event_time FROM actions
+            SELECT user_id, entity, event_time, offset FROM actions
             WHERE run_id = {run_id:String} AND user_id IN (SELECT arrayJoin(users))
         ) AS seen
         INNER JOIN targets AS t ON t.user_id = seen.user_id
         INNER JOIN (SELECT * FROM entities FINAL) AS e ON e.entity = seen.entity AND e.model_digest = t.model_digest
-        WHERE seen.event_time < t.event_time
+        WHERE (seen.event_time, seen.offset) < (t.event_time, t.offset)
         GROUP BY t.user_id, t.event_id, t.age_s
     ),
     ranks AS
