@@ -78,7 +78,7 @@ const STANDS_AFTER_MS = 4_000;
 export class Watch {
   readonly #parts: WatchParts & Required<Pick<WatchParts, 'nowMs' | 'now'>>;
   /** By partition and topic: where it stood when last looked at, and since when. Kept while it is let go of after a fault: it lags on. */
-  readonly #stood = new Map<string, Position & { readonly sinceMs: number }>();
+  readonly #stood = new Map<string, Position & { readonly behind: boolean; readonly sinceMs: number }>();
 
   constructor(parts: WatchParts) {
     this.#parts = { nowMs: () => performance.now(), now: Date.now, ...parts };
@@ -137,8 +137,9 @@ export class Watch {
     const found = new Map(positions().map((at) => [`${at.partition}/${at.topic}`, at]));
     for (const [key, at] of found) {
       const before = this.#stood.get(key);
-      const stands = before?.nextOffset === at.nextOffset && (endOf(at) ?? 0) > at.nextOffset;
-      this.#stood.set(key, { ...at, sinceMs: stands ? before.sinceMs : nowMs() });
+      const stands = before?.behind === true && before.nextOffset === at.nextOffset;
+      const behind = (endOf(at) ?? 0) > at.nextOffset;
+      this.#stood.set(key, { ...at, behind, sinceMs: stands ? before.sinceMs : nowMs() });
     }
     return [...this.#stood.values()].flatMap((at) => {
       const { topic, partition, nextOffset, waitingMs, sinceMs } = at;

@@ -6,8 +6,8 @@ import type { KafkaConfig } from '../../schemas/config.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import { registerCodecs } from './compression.ts';
 import { isCutOffInTls, kafkaError } from './kafka-errors.ts';
-import { patchConnections } from './kafkajs-connection.ts';
 import { patchJoin } from './kafkajs-internals.ts';
+import { patchConnection } from './patch-connection.ts';
 
 /** How kafkajs tries again where nothing else is said: about 12 s in all. */
 export const RETRY = { initialRetryTime: 100, maxRetryTime: 2_000, retries: 9 } as const;
@@ -27,7 +27,7 @@ export interface KafkaClientOptions {
 export function kafkaClient(config: KafkaConfig, { logCreator, retries = RETRY.retries }: KafkaClientOptions = {}): Kafka {
   registerCodecs();
   patchJoin();
-  patchConnections();
+  patchConnection();
   const settings: KafkaJsConfig = {
     clientId: config.clientId,
     brokers: [...config.brokers],
