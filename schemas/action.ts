@@ -32,6 +32,8 @@ export interface SourceRecord {
   readonly key?: Uint8Array | null;
   /** A Kafka record's timestamp, ms since the epoch. */
   readonly timestampMs?: number;
+  /** It stands in the place of what cannot be given, a batch that is too large: this is why. Its value is null, and no tombstone. */
+  readonly fault?: { readonly code: ErrorCode; readonly message: string };
 }
 
 /** A decoded action with the place it came from. */

@@ -30,6 +30,7 @@ export const ERROR_CODES = {
   KAFKA_UNAVAILABLE: { fault: 'runtime', retriable: true },
   KAFKA_FAILED: { fault: 'runtime', retriable: true },
   PRODUCER_FENCED: { fault: 'runtime', retriable: true },
+  BATCH_UNREADABLE: { fault: 'runtime', retriable: true },
   STATE_CORRUPTED: { fault: 'runtime', retriable: true },
   STORE_FAILED: { fault: 'runtime', retriable: true },
   WORKER_CRASHED: { fault: 'runtime', retriable: true },
