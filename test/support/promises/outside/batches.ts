@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import kafkajs from 'kafkajs';
+import { withAdmin } from '../../../../infra/kafka/topics.ts';
 import { statedPartition } from '../../../../infra/kafka/transactions.ts';
 import { AvroCodec } from '../../../../schemas/avro/avro-codec.ts';
 import { liveEvents } from '../../live-bundle.ts';
@@ -12,6 +13,9 @@ import type { LiveWorld } from '../../live-world.ts';
 import { producerPerformance } from '../../outside/java-tools.ts';
 import { MemoryLimit, peakRssBytes } from '../../outside/memory-limit.ts';
 import { Load, type Say, type Shown, settle, sleep } from '../promise.ts';
+
+/** Kafka's number for a topic as a resource. */
+const TOPIC = 2;
 
 export interface JavaLoadOptions {
   /** `host:port` of the broker. */
@@ -64,13 +68,20 @@ export async function aBatchOfManyRecordsIsProcessed(
   { records }: { readonly records: number },
 ): Promise<Shown> {
   const codec = new AvroCodec();
+  const { userActions } = world.config.kafka.topics;
+  await withAdmin(world.kafka, 'raising max.message.bytes', (admin) =>
+    admin.alterConfigs({
+      validateOnly: false,
+      resources: [{ type: TOPIC, name: userActions, configEntries: [{ name: 'max.message.bytes', value: '12582912' }] }],
+    }),
+  );
   const instance = await world.start('a');
   await instance.untilRunning();
   const actions = liveEvents({ events: records, users: 2_000 });
   const messages = actions.map((action) => ({ key: action.userId, value: codec.encode('UserAction', action), partition: 0 }));
   const producer = world.kafka.producer({ createPartitioner: statedPartition, allowAutoTopicCreation: false });
   await producer.connect();
-  await producer.send({ topic: world.config.kafka.topics.userActions, compression: kafkajs.CompressionTypes.GZIP, messages });
+  await producer.send({ topic: userActions, compression: kafkajs.CompressionTypes.GZIP, messages });
   await producer.disconnect();
   const began = performance.now();
   await world.untilConsumed(records, 600_000);
