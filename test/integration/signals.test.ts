@@ -1,5 +1,4 @@
 /** What an instance says of itself while the world fails it, and that it ends when it has failed. */
-import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { withAdmin } from '../../infra/kafka/topics.ts';
 import { ALERT_RULES } from '../../infra/telemetry/alerts/alert-rules.ts';
@@ -9,7 +8,6 @@ import { liveBundle, liveEvents } from '../support/live-bundle.ts';
 import { type Instance, LiveWorld } from '../support/live-world.ts';
 
 const WITHIN_MS = 10_000;
-const CLOCK = fileURLToPath(new URL('../support/outside/clock.cjs', import.meta.url));
 
 describe.skipIf(!kafkaIsPossible)('signals', { timeout: 60_000 }, () => {
   let broker: Awaited<ReturnType<typeof privateKafka>>;
@@ -121,8 +119,7 @@ describe.skipIf(!kafkaIsPossible)('signals', { timeout: 60_000 }, () => {
     const { bundle, path: bundlePath } = await liveBundle();
     const other = await LiveWorld.create({ broker, name: randomName('clock'), bundlePath, bundle });
     try {
-      const env = { CLOCK_BY: String(hours * 3_600_000) };
-      const failing = await other.start('a', { nodeArgs: ['--require', CLOCK], env });
+      const failing = await other.start('a', { clockMs: hours * 3_600_000 });
       await failing.untilRunning();
       await other.produce(liveEvents({ events: 100, users: 10 }).map((event) => ({ ...event, eventTimeMs: Date.now() })));
       expect(await failing.ended()).toBe(2);

@@ -31,6 +31,8 @@ import { topicsNamed } from './topics-named.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
+const SHIFTED_CLOCK = fileURLToPath(new URL('shifted-clock.cjs', import.meta.url));
+
 export interface LiveWorldOptions {
   readonly broker: Pick<LocalKafka, 'connection'>;
   /** Distinct: prefix of topics, group and folders. */
@@ -50,8 +52,8 @@ export interface Launch {
   readonly kafka?: Readonly<Record<string, unknown>>;
   /** Words before the command. */
   readonly prefix?: readonly string[];
-  readonly nodeArgs?: readonly string[];
-  readonly env?: Readonly<Record<string, string>>;
+  /** How far ahead its clock is, ms. @default 0 */
+  readonly clockMs?: number;
 }
 
 export interface Output<N extends RecordName> {
@@ -322,11 +324,12 @@ export class Instance {
     return new Instance(file, launch);
   }
 
-  private constructor(file: string, { prefix = [], nodeArgs = [], env = {} }: Launch) {
-    const [program, ...args] = [...prefix, process.execPath, ...nodeArgs, compiledCli(), 'run', '-c', file];
+  private constructor(file: string, { prefix = [], clockMs = 0 }: Launch) {
+    const clock = clockMs === 0 ? [] : ['--require', SHIFTED_CLOCK];
+    const [program, ...args] = [...prefix, process.execPath, ...clock, compiledCli(), 'run', '-c', file];
     this.#child = spawn(program!, args, {
       cwd: ROOT,
-      env: { ...process.env, NO_COLOR: '1', ...env },
+      env: { ...process.env, NO_COLOR: '1', SHIFTED_CLOCK_MS: String(clockMs) },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     for (const stream of [this.#child.stdout!, this.#child.stderr!])
