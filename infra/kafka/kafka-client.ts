@@ -1,13 +1,14 @@
 /** One Kafka client a process, made from the configuration. */
 import { readFileSync } from 'node:fs';
 import type { ConnectionOptions } from 'node:tls';
-import { Kafka, type KafkaConfig as KafkaJsConfig, type logCreator, logLevel, type SASLOptions } from 'kafkajs';
+import { Kafka, type KafkaConfig as KafkaJsConfig, type logCreator, logLevel } from 'kafkajs';
 import type { KafkaConfig } from '../../schemas/config.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import { registerCodecs } from './compression.ts';
 import { isCutOffInTls, kafkaError } from './kafka-errors.ts';
 import { patchConnections } from './kafkajs-connection.ts';
 import { patchJoin } from './kafkajs-internals.ts';
+import { saslOptions } from './sasl/sasl-options.ts';
 
 /** How kafkajs tries again where nothing else is said: about 12 s in all. */
 export const RETRY = { initialRetryTime: 100, maxRetryTime: 2_000, retries: 9 } as const;
@@ -38,8 +39,7 @@ export function kafkaClient(config: KafkaConfig, { logCreator, retries = RETRY.r
     logLevel: logCreator === undefined ? logLevel.NOTHING : logLevel.INFO,
     ssl: sslOf(config.ssl),
     ...(logCreator !== undefined && { logCreator }),
-    // A copy: kafkajs adds to it.
-    ...(config.sasl !== undefined && { sasl: { ...config.sasl } as SASLOptions }),
+    ...(config.sasl !== undefined && { sasl: saslOptions(config.sasl) }),
   };
   return new Kafka(settings);
 }

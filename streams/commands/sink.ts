@@ -1,6 +1,8 @@
 /** `hstu-streams sink`: the committed topics into ClickHouse. */
 import type { Command } from 'commander';
+import { loginInClearText } from '../../infra/kafka/sasl/sasl-options.ts';
 import { createLogger } from '../../infra/telemetry/log.ts';
+import { saslSecrets } from '../../schemas/kafka-sasl.ts';
 import { loadConfig } from '../load-config.ts';
 import { isStopped } from '../patience.ts';
 import { requireKafka } from '../require-kafka.ts';
@@ -23,12 +25,14 @@ export function addSink(program: Command): void {
         options.config,
       );
       const { kafka, telemetry, clickhouse } = config;
-      const secrets = [kafka.sasl?.password, kafka.schemaRegistry?.password, clickhouse.password];
+      const secrets = [...saslSecrets(kafka.sasl), kafka.schemaRegistry?.password, clickhouse.password];
       const logger = createLogger({
         level: telemetry.logLevel,
         name: sinkGroup(kafka.applicationId),
         secrets: secrets.filter((secret) => secret !== undefined),
       });
+      const exposed = loginInClearText(kafka);
+      if (exposed !== undefined) logger.warn(exposed);
       const ends = instanceEnds({
         logger,
         drainTimeoutMs: kafka.drainTimeoutMs,
