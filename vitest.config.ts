@@ -3,7 +3,7 @@ import { defineConfig } from 'vitest/config';
 
 /** Of the integration tests; the others start a broker and its clients, which need the cores there are: one file after the other. */
 const WITHOUT_BROKER = 'clickhouse-*|command-line|demo-ranking|score-command';
-const WITH_BROKER = [`test/integration/!(${WITHOUT_BROKER}).test.ts`, 'test/outside/!(foreign-frames).test.ts'];
+const WITH_BROKER = [`test/integration/!(${WITHOUT_BROKER}).test.ts`, 'test/outside/*.test.ts'];
 
 const common = {
   environment: 'node' as const,

@@ -3,10 +3,11 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { startKafka } from '../infra/kafka/broker/start-kafka.ts';
+import { createTopics } from '../infra/kafka/change-topics.ts';
 import { ChangelogReader } from '../infra/kafka/changelog-reader.ts';
 import { kafkaClient } from '../infra/kafka/kafka-client.ts';
 import { type OutgoingRecord, PartitionProducer } from '../infra/kafka/partition-producer.ts';
-import { changelogOf, createTopics } from '../infra/kafka/topics.ts';
+import { changelogOf } from '../infra/kafka/topics.ts';
 import { UserSequence } from '../operators/index.ts';
 import { changesOf } from '../operators/state-pages.ts';
 import { parseConfig } from '../schemas/config.ts';
@@ -67,7 +68,9 @@ export async function benchRestore(onProgress: (done: number, label: string) => 
       const parts = { config, changelog: reader, requireCompatible: () => undefined, observer: {}, now: Date.now };
       const began = performance.now();
       const restored = await Promise.all(
-        Array.from({ length: PARTITIONS }, (_, partition) => restoreState(partition, parts, new AbortController().signal)),
+        Array.from({ length: PARTITIONS }, (_, partition) =>
+          restoreState(partition, parts, new AbortController().signal, { alone: true }),
+        ),
       );
       rates.push((1000 * pages) / (performance.now() - began));
       const records = restored.reduce((sum, { store }) => sum + store.count, 0);

@@ -1,7 +1,27 @@
 /** `config.json` of a model bundle: what the model is, as far as serving it exactly must know. */
 import { z } from 'zod';
 
+/**
+ * Largest numbers of a model that is served: far above any that there is, so that a mistyped or hostile one is refused before anything of
+ * its size is made.
+ */
+export const MODEL_LIMITS = {
+  layers: 1_024,
+  heads: 1_024,
+  /** Of the model, of a head's queries and values, of content embeddings, of the task heads. */
+  width: 65_536,
+  /** Tokens of a window, and positions. */
+  length: 1_048_576,
+  /** Kinds of action, and tasks. */
+  kinds: 64,
+  /** Value edges of a kind, and thresholds of time buckets. */
+  edges: 65_536,
+} as const;
+
 const positive = z.int().positive();
+const width = positive.max(MODEL_LIMITS.width);
+const length = positive.max(MODEL_LIMITS.length);
+const kinds = z.array(z.string().min(1)).max(MODEL_LIMITS.kinds);
 
 /** What the STU layer (Meta's `modules/stu.py`) has beyond the research layer's switches. */
 const stuSchema = z.strictObject({
@@ -12,7 +32,7 @@ const stuSchema = z.strictObject({
   /** Normalise the attention output per head, with one weight and one offset a head, instead of over all heads at once. */
   groupNorm: z.boolean(),
   /** A row sees this many rows before itself; null: all of them. */
-  maxAttnLen: positive.nullable(),
+  maxAttnLen: length.nullable(),
   /** Factor of the token embedding before positions are added; the reference takes `sqrt(D)`. */
   embeddingScale: z.number().positive(),
 });
@@ -28,9 +48,10 @@ const rankingSchema = z.strictObject({
         weight: z.number(),
       }),
     )
-    .min(1),
+    .min(1)
+    .max(MODEL_LIMITS.kinds),
   /** Width of the heads' shared hidden layer; 0: one linear map. */
-  hidden: z.int().nonnegative(),
+  hidden: z.int().nonnegative().max(MODEL_LIMITS.width),
 });
 
 /** What a token says besides its entity. Absent: one token an event, the entity alone. */
@@ -41,7 +62,7 @@ const tokensSchema = z.strictObject({
    */
   layout: z.enum(['additive', 'interleaved']),
   /** Ascending edges of the value buckets of an action kind: a value is in bucket `number of edges ≤ value`. None: no values. */
-  values: z.record(z.string(), z.array(z.number()).min(1)),
+  values: z.record(z.string(), z.array(z.number()).min(1).max(MODEL_LIMITS.edges)),
 });
 
 export const bundleConfigSchema = z
@@ -51,20 +72,20 @@ export const bundleConfigSchema = z
     /** The layer: HSTU research, or the generative recommender's ranking layer. */
     architecture: z.enum(['hstu-research', 'hstu-stu']),
     /** Model width `D`. */
-    dimension: positive,
+    dimension: width,
     /** Layers `L`. */
-    layers: positive,
+    layers: positive.max(MODEL_LIMITS.layers),
     /** Heads `H`. */
-    heads: positive,
+    heads: positive.max(MODEL_LIMITS.heads),
     /** Width of a head's queries and keys. */
-    dqk: positive,
+    dqk: width,
     /** Width of a head's values. */
-    dv: positive,
+    dv: width,
     /** Lines of `entities.txt`; the embedding has one row more, row 0 for padding. */
     vocabularySize: positive,
-    maxSequenceLength: positive,
+    maxSequenceLength: length,
     /** Padded length `N`: the constant divisor of attention, and the number of positions. */
-    paddedLength: positive,
+    paddedLength: length,
     positions: z.enum(['from-start', 'from-end', 'none']),
     /** Whether a token's INPUT depends on the query time (a next-time bias does not count). */
     tokenTime: z.enum(['none', 'query-relative']),
@@ -76,18 +97,18 @@ export const bundleConfigSchema = z
     concatUa: z.boolean(),
     outputNorm: z.enum(['l2', 'layernorm', 'none']),
     /** Entry `k-1` is the smallest |Δt| in seconds of time bucket `k`; a bucket is the number of thresholds ≤ max(1, |Δt|). */
-    timeBucketThresholds: z.array(z.number().int().positive()),
+    timeBucketThresholds: z.array(z.number().int().positive()).max(MODEL_LIMITS.edges),
     window: z.strictObject({
       /** Tokens a window may hold before its oldest block is dropped. */
-      maxLength: positive,
+      maxLength: length,
       /** Tokens dropped at once. */
-      blockLength: positive,
+      blockLength: length,
     }),
     actions: z.strictObject({
       /** Kinds that become tokens. */
-      encoded: z.array(z.string().min(1)).min(1),
+      encoded: kinds.min(1),
       /** Kinds kept in the sequence and in analytics, and not encoded. */
-      skipped: z.array(z.string().min(1)),
+      skipped: kinds,
     }),
     /** What becomes of an action on an entity outside the vocabulary; `hash`: it takes one of the `outOfVocabulary` rows. */
     unknownEntity: z.enum(['dead-letter', 'skip', 'hash']),
@@ -106,7 +127,7 @@ export const bundleConfigSchema = z
     content: z
       .strictObject({
         /** Numbers of a content embedding. */
-        dimension: positive,
+        dimension: width,
         /** What makes them: for people, and compared with nothing. */
         model: z.string().min(1).optional(),
       })

@@ -61,83 +61,83 @@ const tableSourceSchema = z
 const topicName = z.string().regex(/^[A-Za-z0-9._-]{1,249}$/, 'letters, digits, dots, underscores and dashes, at most 249');
 const path = z.string().min(1);
 
-const kafkaSchema = z
-  .strictObject({
-    /** `host:port` of some brokers; the others are found through them. */
-    brokers: z.array(z.string().regex(/^[^\s:]+:\d{1,5}$/, 'host:port')).min(1),
-    /** Consumer group, and prefix of the transactional ids and of the changelog topic: one name a deployment. */
-    applicationId: z
-      .string()
-      .regex(/^[A-Za-z0-9._-]{1,100}$/)
-      .default('hstu-streams'),
-    clientId: z.string().min(1).default('hstu-streams'),
-    /** `exactly-once`: outputs, state and offsets in one transaction. `at-least-once`: faster; outputs may repeat with the same version. */
-    delivery: z.enum(['exactly-once', 'at-least-once']).default('exactly-once'),
-    /** Where a partition without a committed position begins. */
-    startFrom: z.enum(['earliest', 'latest']).default('earliest'),
-    topics: z
-      .strictObject({
-        userActions: topicName.default('user-actions'),
-        candidateRequests: topicName.default('candidate-requests'),
-        erasures: topicName.default('erasures'),
-        userEmbeddings: topicName.default('user-embeddings'),
-        candidateScores: topicName.default('candidate-scores'),
-        deadLetters: topicName.default('dead-letters'),
-        /** What became of each action, and its prequential rank, for analytics. @default none is written */
-        actionOutcomes: topicName.optional(),
-        /** What comes, goes and becomes popular while `run` runs, compacted, by entity: over `catalogue.file`. @default none is read */
-        entities: topicName.optional(),
-        /** @default `<applicationId>-changelog` */
-        changelog: topicName.optional(),
-      })
-      .prefault({}),
-    /** Partitions that `topics create` gives every topic: they must be equal. */
-    partitions: positive.max(10_000).default(4),
-    /** Replicas that `topics create` asks for; at most the brokers there are. */
-    replicationFactor: positive.max(16).default(1),
-    /** How values of `userActions` are written: Avro in the Confluent wire format, or JSON. */
-    valueFormat: z.enum(['avro', 'json']).default('avro'),
-    /** How a record becomes an action. @default the fields of `UserAction` */
-    mapping: recordMappingSchema.optional(),
-    schemaRegistry: z.strictObject({ url: z.url(), username: z.string().optional(), password: z.string().optional() }).optional(),
-    /** Of what is produced. */
-    compression: z.enum(['none', 'gzip', 'snappy', 'lz4', 'zstd']).default('lz4'),
-    /** Records of one partition that are decoded, encoded and committed as one, at most. */
-    batchEvents: positive.max(100_000).default(512),
-    /** Batches of one partition between being read and being committed. */
-    maxInFlightBatches: positive.max(64).default(2),
-    /** Fetched and not yet processed, a partition, bytes: fetching pauses above it. */
-    maxBufferedBytes: positive.default(4 * MIB),
-    /** Largest record, bytes; a larger one becomes a dead letter. */
-    maxRecordBytes: positive.default(MIB),
-    sessionTimeoutMs: positive.default(30_000),
-    heartbeatIntervalMs: positive.default(3_000),
-    rebalanceTimeoutMs: positive.default(60_000),
-    /** How long the broker keeps an unfinished transaction open, ms. */
-    transactionTimeoutMs: positive.default(60_000),
-    requestTimeoutMs: positive.default(30_000),
-    /** How long a shutdown or a hand-over waits for what is in flight, ms. */
-    drainTimeoutMs: positive.default(20_000),
-    ssl: z
-      .union([
-        z.boolean(),
-        z.strictObject({
-          /** PEM files. */
-          caFile: path.optional(),
-          certFile: path.optional(),
-          keyFile: path.optional(),
-          keyPassphrase: z.string().optional(),
-          serverName: z.string().optional(),
-          rejectUnauthorized: z.boolean().default(true),
-        }),
-      ])
-      .default(false),
-    sasl: saslSchema.optional(),
-  })
-  .refine(({ sasl, ssl }) => sasl?.mechanism !== 'aws-msk-iam' || ssl !== false, {
-    path: ['ssl'],
-    error: 'aws-msk-iam needs TLS: kafka.ssl: true',
-  });
+const kafkaSchema = z.strictObject({
+  /** `host:port` of some brokers; the others are found through them. */
+  brokers: z.array(z.string().regex(/^[^\s:]+:\d{1,5}$/, 'host:port')).min(1),
+  /** Consumer group, and prefix of the transactional ids and of the changelog topic: one name a deployment. */
+  applicationId: z
+    .string()
+    .regex(/^[A-Za-z0-9._-]{1,100}$/)
+    .default('hstu-streams'),
+  clientId: z.string().min(1).default('hstu-streams'),
+  /** `exactly-once`: outputs, state and offsets in one transaction. `at-least-once`: faster; outputs may repeat with the same version. */
+  delivery: z.enum(['exactly-once', 'at-least-once']).default('exactly-once'),
+  /** Where a partition without a committed position begins. */
+  startFrom: z.enum(['earliest', 'latest']).default('earliest'),
+  topics: z
+    .strictObject({
+      userActions: topicName.default('user-actions'),
+      candidateRequests: topicName.default('candidate-requests'),
+      erasures: topicName.default('erasures'),
+      userEmbeddings: topicName.default('user-embeddings'),
+      candidateScores: topicName.default('candidate-scores'),
+      deadLetters: topicName.default('dead-letters'),
+      /** What became of each action, and its prequential rank, for analytics. @default none is written */
+      actionOutcomes: topicName.optional(),
+      /** What comes, goes and becomes popular while `run` runs, compacted, by entity: over `catalogue.file`. @default none is read */
+      entities: topicName.optional(),
+      /** @default `<applicationId>-changelog` */
+      changelog: topicName.optional(),
+    })
+    .prefault({}),
+  /** Partitions that `topics create` gives every topic: they must be equal. @default as many as those that are there have, else 4 */
+  partitions: positive.max(10_000).optional(),
+  /** Replicas that `topics create` asks for; at most the brokers there are. */
+  replicationFactor: positive.max(16).default(1),
+  /** How values of `userActions` are written: Avro in the Confluent wire format, or JSON. */
+  valueFormat: z.enum(['avro', 'json']).default('avro'),
+  /** How a record becomes an action. @default the fields of `UserAction` */
+  mapping: recordMappingSchema.optional(),
+  schemaRegistry: z.strictObject({ url: z.url(), username: z.string().optional(), password: z.string().optional() }).optional(),
+  /** Of what is produced. */
+  compression: z.enum(['none', 'gzip', 'snappy', 'lz4', 'zstd']).default('lz4'),
+  /** Records of one partition that are decoded, encoded and committed as one, at most. */
+  batchEvents: positive.max(100_000).default(512),
+  /** Batches of one partition between being read and being committed. */
+  maxInFlightBatches: positive.max(64).default(2),
+  /** Fetched and not yet processed, a partition, bytes: fetching pauses above it. */
+  maxBufferedBytes: positive.default(4 * MIB),
+  /** Largest record, bytes; a larger one becomes a dead letter. */
+  maxRecordBytes: positive.default(MIB),
+  /**
+   * Largest batch of a producer, unpacked, bytes; a larger one becomes one dead letter that names it (offsets, bytes, digest). A batch of
+   * 1 MiB as brokers take it is some 20 MiB of JSON; 60 of them at once would be hostile. Each partition that is fetched may hold one.
+   */
+  maxBatchBytes: positive.default(64 * MIB),
+  sessionTimeoutMs: positive.default(30_000),
+  heartbeatIntervalMs: positive.default(3_000),
+  rebalanceTimeoutMs: positive.default(60_000),
+  /** How long the broker keeps an unfinished transaction open, ms. */
+  transactionTimeoutMs: positive.default(60_000),
+  requestTimeoutMs: positive.default(30_000),
+  /** How long a shutdown or a hand-over waits for what is in flight, ms. */
+  drainTimeoutMs: positive.default(20_000),
+  ssl: z
+    .union([
+      z.boolean(),
+      z.strictObject({
+        /** PEM files. */
+        caFile: path.optional(),
+        certFile: path.optional(),
+        keyFile: path.optional(),
+        keyPassphrase: z.string().optional(),
+        serverName: z.string().optional(),
+        rejectUnauthorized: z.boolean().default(true),
+      }),
+    ])
+    .default(false),
+  sasl: saslSchema.optional(),
+});
 
 export const configSchema = z.strictObject({
   /** Folder of the model bundle; relative paths count from the configuration file. */
@@ -169,7 +169,12 @@ export const configSchema = z.strictObject({
     })
     .refine(({ files, clickhouse }) => files.length + clickhouse.length > 0, 'needs files or clickhouse')
     .optional(),
-  kafka: kafkaSchema.optional(),
+  kafka: kafkaSchema
+    .refine(({ sasl, ssl }) => sasl?.mechanism !== 'aws-msk-iam' || ssl !== false, {
+      path: ['ssl'],
+      error: 'aws-msk-iam needs TLS: kafka.ssl: true',
+    })
+    .optional(),
   state: z
     .strictObject({
       /** Folder of the local store, one sub-folder a partition; lost, it is restored from the changelog. */

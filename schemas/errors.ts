@@ -26,6 +26,7 @@ export const ERROR_CODES = {
   KAFKA_REFUSED: { fault: 'config', retriable: false },
   TOPICS_INVALID: { fault: 'config', retriable: false },
   STATE_INCOMPATIBLE: { fault: 'config', retriable: false },
+  STATE_LOST: { fault: 'config', retriable: false },
   CLOCK_OFF: { fault: 'config', retriable: false },
   KAFKA_UNAVAILABLE: { fault: 'runtime', retriable: true },
   KAFKA_FAILED: { fault: 'runtime', retriable: true },

@@ -18,6 +18,8 @@ export interface RunRange {
   readonly partition: number;
   readonly from: number;
   readonly to: number;
+  /** Of the topic; absent where the brokers did not tell, and in runs of before they were asked. */
+  readonly topicId?: string;
 }
 
 /** The input ranges of a run; empty where it was made of files. */

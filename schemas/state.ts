@@ -3,6 +3,9 @@
 /** First byte of keys that are no user's: where the state stands, where erasures stand. */
 export const RESERVED_KEY_PREFIX = 0x00;
 
+/** A record that a reset begins a partition's changelog with: that there is no state is known, not a loss. */
+export const RESET_KEY: Uint8Array = Buffer.concat([Uint8Array.of(RESERVED_KEY_PREFIX), Buffer.from('reset')]);
+
 /** One record of the state, set or removed. Keys and values are the same bytes in the changelog and in the local store. */
 export interface StateChange {
   readonly key: Uint8Array;
@@ -18,6 +21,9 @@ export interface StateReader {
 
 /** How far the inputs of a partition are taken into its state: the next offset of every input topic. */
 export type InputPositions = Readonly<Record<string, number>>;
+
+/** Of each input topic: another, where it was deleted and made again. */
+export type TopicIds = Readonly<Record<string, string>>;
 
 /** What a state is made of beside events: a program with other settings would read it wrongly. */
 export interface StateSignature {
@@ -38,6 +44,12 @@ export interface StatePosition {
   /** Random, made with a partition's first commit: tells a state from one that was before a reset. */
   readonly stateId: string;
   readonly inputs: InputPositions;
+  /** Ids of the topics that `inputs` counts in, as far as the brokers tell them; absent in state of before they were looked at. */
+  readonly topicIds?: TopicIds;
+  /** Partitions that the topics had: with others a user's key would be of another one. Absent in state of before they were looked at. */
+  readonly partitions?: number;
+  /** Records that the state has with this one's commit, this one aside; absent in state of before they were counted. */
+  readonly records?: number;
   readonly signature: StateSignature;
   /** Random, of one instance's hold on the partition: tells a commit of its own from another's. Absent in records of before there was one. */
   readonly writer?: string;

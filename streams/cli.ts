@@ -4,10 +4,10 @@ import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import colors from 'picocolors';
 import { guardOutput } from '../infra/console/guard-output.ts';
+import { openFilesProblem } from '../infra/console/open-files.ts';
 import { printableLines } from '../infra/console/printable.ts';
 import { PipelineError } from '../schemas/errors.ts';
 import { endInTime, exitCodeOf } from './commands/end-in-time.ts';
-import { addCommands } from './commands/index.ts';
 
 /** Exit code of wrong arguments and wrong configuration. */
 const USAGE = 2;
@@ -18,6 +18,13 @@ const packageFile = ['../package.json', '../../package.json'].map((path) => new 
 const { version } = JSON.parse(readFirst(packageFile)) as { version: string };
 
 guardOutput();
+const tooFew = openFilesProblem();
+if (tooFew !== undefined) {
+  process.stderr.write(`${colors.red('CONFIG_INVALID')} ${tooFew}: raise it, for instance by ulimit -n 1024\n`);
+  process.exit(USAGE);
+}
+// Only now: loading all commands opens more files at once than such a limit allows.
+const { addCommands } = await import('./commands/index.ts');
 const program = new Command('hstu-streams')
   .description('Exact incremental HSTU over streams of user actions.')
   .version(version)

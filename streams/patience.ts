@@ -1,5 +1,4 @@
 /** Tries again what met a fault that may pass: a broker that is away, a connection that was cut. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { PipelineError } from '../schemas/errors.ts';
 
 export interface PatienceOptions {
@@ -31,10 +30,22 @@ export async function patiently<T>(
       if (!mayPass(thrown) || attempt >= attempts) throw thrown;
       const delayMs = Math.min(LAST_DELAY_MS, FIRST_DELAY_MS * 2 ** (attempt - 1));
       onTrouble?.(thrown, delayMs);
-      // Its own error for being stopped: what is thrown to the caller is the signal's reason.
-      await sleep(delayMs, undefined, { ...(signal !== undefined && { signal }) }).catch(() => undefined);
+      await waited(delayMs, signal);
     }
   }
+}
+
+/** Resolves after that time, or when stopped. */
+function waited(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal?.addEventListener('abort', done, { once: true });
+  });
 }
 
 /** A fault of the way to the brokers, not of who owns what, or of the state. */

@@ -9,7 +9,7 @@ import { type KafkaLogCreator, kafkaClient, requireLogin } from '../infra/kafka/
 import { LogEnds } from '../infra/kafka/log-ends.ts';
 import { PartitionFetcher } from '../infra/kafka/partition-fetcher.ts';
 import { SchemaRegistry } from '../infra/kafka/schema-registry.ts';
-import { checkTopics, readTopics } from '../infra/kafka/topics.ts';
+import { TopicGuard } from '../infra/kafka/topic-guard.ts';
 import { AvroCodec } from '../schemas/avro/avro-codec.ts';
 import { createRecordDecoder } from '../schemas/avro/record-decoder.ts';
 import { fixedSchemas } from '../schemas/avro/schemas.ts';
@@ -65,7 +65,11 @@ export async function openSink({ config, observer = {}, logCreator, signal }: Op
   const runId = settings.applicationId;
   const kafka = kafkaClient(group, { ...(logCreator !== undefined && { logCreator }) });
   await requireLogin(group);
-  const partitions = checkTopics(await inTime(() => readTopics(kafkaClient(group, { retries: 1 }), settings)), settings);
+  const guard = new TopicGuard(kafkaClient(group, { retries: 1 }), settings, {
+    ...(observer.onNotice !== undefined && { onNotice: observer.onNotice }),
+    onFailed: (error) => stream.fail(error),
+  });
+  const partitions = await inTime(() => guard.open());
   const registry = settings.schemaRegistry && new SchemaRegistry(settings.schemaRegistry);
   const schemas = registry ?? fixedSchemas;
   const reader = new FeedReader({
@@ -88,6 +92,7 @@ export async function openSink({ config, observer = {}, logCreator, signal }: Op
   const maxBufferedBytes = Math.max(MIN_BUFFER_BYTES, Math.floor(sink.maxBufferedBytes / (topics.length * partitions)));
   const fetcher = new PartitionFetcher(kafka, {
     maxBufferedBytes,
+    maxBatchBytes: settings.maxBatchBytes,
     maxBytesPerFetch: Math.min(2 ** 18, maxBufferedBytes),
     onData: () => stream.notify(),
     onError: (error) => stream.fail(error),
@@ -104,6 +109,8 @@ export async function openSink({ config, observer = {}, logCreator, signal }: Op
     kafka,
     config: group,
     topics,
+    topicIds: guard.idsOf(topics),
+    beforeTakeOver: () => guard.check(),
     fetcher,
     writer: new FeedWriter(clickhouse, {
       runId,
@@ -144,7 +151,7 @@ export async function openSink({ config, observer = {}, logCreator, signal }: Op
     partitions,
     positions: () => progress().map((at) => ({ ...at, waitingMs: fetcher.waiting(at)?.records[0]?.timestampMs })),
     owned: () => stream.assignment,
-    standing: () => [],
+    standing: () => fetcher.standing(),
   });
   const instance = `${hostname()}-${process.pid}-${randomBytes(2).toString('hex')}`;
   const timer = setInterval(() => {
@@ -154,6 +161,7 @@ export async function openSink({ config, observer = {}, logCreator, signal }: Op
   timer.unref();
   const close = async () => {
     clearInterval(timer);
+    await guard.close();
     await ends.close();
     await fetcher.close();
     await clickhouse.close();
@@ -161,6 +169,7 @@ export async function openSink({ config, observer = {}, logCreator, signal }: Op
   try {
     await inTime(() => fetcher.connect(topics));
     ends.start();
+    guard.watch();
   } catch (error) {
     observer.onFailed?.(error);
     await close();

@@ -1,17 +1,7 @@
 /** What an instance knows of its own trouble, beside its state: is it ready, how far is it behind, where does it stand still. */
 import type { LogEnds } from '../infra/kafka/log-ends.ts';
+import type { Standing } from '../infra/kafka/partition-buffer.ts';
 import type { ErrorCode } from '../schemas/errors.ts';
-
-/** A partition whose records cannot be fetched, or not be read. */
-export interface Standing {
-  readonly topic: string;
-  readonly partition: number;
-  readonly offset: number;
-  readonly code: ErrorCode;
-  readonly reason: string;
-  /** How long, ms. */
-  readonly forMs: number;
-}
 
 /** How far a partition is done. */
 export interface Position {
@@ -66,7 +56,8 @@ export interface WatchReport {
   readonly endsAgeSeconds: number;
   readonly brokersAway: number;
   readonly progress: readonly PartitionProgress[];
-  readonly standing: readonly Standing[];
+  /** With how long they have stood. */
+  readonly standing: readonly (Standing & { readonly forMs: number })[];
   /** Partitions that were added, and their records, which nobody reads. */
   readonly unread: readonly { readonly topic: string; readonly partition: number; readonly records: number }[];
   readonly unavailable: readonly { readonly topic: string; readonly code: ErrorCode }[];
@@ -78,7 +69,7 @@ const STANDS_AFTER_MS = 4_000;
 export class Watch {
   readonly #parts: WatchParts & Required<Pick<WatchParts, 'nowMs' | 'now'>>;
   /** By partition and topic: where it stood when last looked at, and since when. Kept while it is let go of after a fault: it lags on. */
-  readonly #stood = new Map<string, Position & { readonly sinceMs: number }>();
+  readonly #stood = new Map<string, Position & { readonly behind: boolean; readonly sinceMs: number }>();
 
   constructor(parts: WatchParts) {
     this.#parts = { nowMs: () => performance.now(), now: Date.now, ...parts };
@@ -95,10 +86,10 @@ export class Watch {
     const epochMs = (atMs: number) => now() - (nowMs() - atMs);
     return [
       ...ends.faults.map(({ topic, code, reason, sinceMs }) => ({ code, message: reason, sinceMs: epochMs(sinceMs), topic })),
-      ...this.#standing().map(({ topic, partition, offset, code, reason, forMs }) => ({
+      ...this.#standing().map(({ topic, partition, offset, code, reason, sinceMs }) => ({
         code,
         message: `${topic}/${partition} stands at offset ${offset}: ${reason}`,
-        sinceMs: now() - forMs,
+        sinceMs,
         topic,
         partition,
         offset,
@@ -125,8 +116,10 @@ export class Watch {
     };
   }
 
-  #standing(): readonly Standing[] {
-    return this.#parts.standing().filter(({ forMs }) => forMs >= STANDS_AFTER_MS);
+  #standing() {
+    const { standing, now } = this.#parts;
+    const all = standing().map((at) => ({ ...at, forMs: now() - at.sinceMs }));
+    return all.filter(({ forMs }) => forMs >= STANDS_AFTER_MS);
   }
 
   #progress(): readonly PartitionProgress[] {
@@ -137,8 +130,9 @@ export class Watch {
     const found = new Map(positions().map((at) => [`${at.partition}/${at.topic}`, at]));
     for (const [key, at] of found) {
       const before = this.#stood.get(key);
-      const stands = before?.nextOffset === at.nextOffset && (endOf(at) ?? 0) > at.nextOffset;
-      this.#stood.set(key, { ...at, sinceMs: stands ? before.sinceMs : nowMs() });
+      const stands = before?.behind === true && before.nextOffset === at.nextOffset;
+      const behind = (endOf(at) ?? 0) > at.nextOffset;
+      this.#stood.set(key, { ...at, behind, sinceMs: stands ? before.sinceMs : nowMs() });
     }
     return [...this.#stood.values()].flatMap((at) => {
       const { topic, partition, nextOffset, waitingMs, sinceMs } = at;

@@ -1,14 +1,17 @@
-/** `npm run faults [-- NAME…]`: the promises of the consumer deployment under faults, at length, against real brokers. */
+/**
+ * `npm run faults [-- NAME…]`: the promises of the consumer deployment under faults, at length, against real brokers. `outside` names all
+ * that the world outside does.
+ */
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import colors from 'picocolors';
 import { facts, heading } from '../../infra/console/table.ts';
-import type { LocalKafka } from '../../infra/kafka/broker/local-kafka.ts';
 import { startKafka } from '../../infra/kafka/broker/start-kafka.ts';
 import { type Bundle, loadBundle } from '../../models/hstu/bundle.ts';
 import { loadConfig } from '../../streams/load-config.ts';
 import { liveBundle } from '../../test/support/live-bundle.ts';
-import { LiveWorld, type LiveWorldOptions } from '../../test/support/live-world.ts';
+import { LiveWorld } from '../../test/support/live-world.ts';
+import { readByJava } from '../../test/support/outside/java-tools.ts';
 import { aKilledBackfillGivesTheSame } from '../../test/support/promises/backfill.ts';
 import { theLossOfALeaderLosesNothing } from '../../test/support/promises/brokers.ts';
 import { theSinkStopsOnAFullDisk, theSinkWaitsForClickHouse } from '../../test/support/promises/clickhouse.ts';
@@ -17,17 +20,11 @@ import { everyLastEmbeddingEqualsAFullEncode, MOVIELENS_CONFIG, movielens } from
 import type { Say, Shown } from '../../test/support/promises/promise.ts';
 import { spoiltRecordsBecomeDeadLetters } from '../../test/support/promises/records.ts';
 import { replayVerifiesLive, syntheticActions, syntheticBundle, syntheticSettings } from '../../test/support/promises/verify.ts';
+import { outside } from './outside.ts';
+import type { Promised } from './promised.ts';
 
 const FOLDER = fileURLToPath(new URL('../../.hstu/faults', import.meta.url));
 const say: Say = (text) => process.stderr.write(colors.dim(`  ${text}\n`));
-
-interface Promised {
-  readonly settings?: LiveWorldOptions['settings'];
-  readonly brokers?: 1 | 3;
-  /** @default a small one of one kind of action */
-  readonly bundle?: () => Promise<{ readonly path: string; readonly bundle: Bundle }>;
-  readonly show: (world: LiveWorld, cluster: LocalKafka, bundle: Bundle) => Promise<Shown>;
-}
 
 const atLeastOnce = { kafka: { delivery: 'at-least-once' } };
 const promises: Readonly<Record<string, Promised>> = {
@@ -77,12 +74,17 @@ const promises: Readonly<Record<string, Promised>> = {
     settings: { kafka: { maxRecordBytes: 65_536 } },
     show: (world) => spoiltRecordsBecomeDeadLetters(world, { spoilt: 100_000, huge: 200, maxBlockedSeconds: 0.2, say }),
   },
+  ...outside(say),
 };
+/** Names that stand for several. */
+const groups: Readonly<Record<string, readonly string[]>> = { outside: Object.keys(outside(say)) };
 
-const names = process.argv.slice(2);
+const names = process.argv.slice(2).flatMap((name) => groups[name] ?? [name]);
 const unknown = names.filter((name) => !Object.hasOwn(promises, name));
 if (unknown.length > 0) {
-  process.stderr.write(`unknown: ${unknown.join(', ')}\nthere are: ${Object.keys(promises).join(', ')}\n`);
+  process.stderr.write(
+    `unknown: ${unknown.join(', ')}\nthere are: ${[...Object.keys(groups), ...Object.keys(promises)].join(', ')}\n`,
+  );
   process.exit(2);
 }
 
@@ -113,18 +115,21 @@ async function movielensBundle(): Promise<{ readonly path: string; readonly bund
   return { path, bundle: await loadBundle(path) };
 }
 
-async function show(name: string, { settings, brokers = 1, bundle: bundleOf = liveBundle, show }: Promised): Promise<Shown> {
+async function show(name: string, promised: Promised): Promise<Shown> {
+  const { settings, brokers = 1, bundle: bundleOf = liveBundle, show } = promised;
   const jars = join(FOLDER, '..', 'kafka', 'libs');
   const cluster = await startKafka({ folder: join(FOLDER, `kafka-${brokers}`), jars, brokers, basePort: 0 });
   let world: LiveWorld | undefined;
   try {
     const bundle = await bundleOf();
+    const distinct = `${name}-${Date.now()}`;
     world = await LiveWorld.create({
       broker: cluster,
-      name: `${name}-${Date.now()}`,
+      name: distinct,
       bundlePath: bundle.path,
       bundle: bundle.bundle,
-      ...(settings !== undefined && { settings }),
+      settings: typeof settings === 'function' ? settings(distinct) : settings,
+      ...(promised.readByJava === true && { reader: (topic) => readByJava(cluster.bootstrapServers[0]!, topic) }),
     });
     return await show(world, cluster, bundle.bundle);
   } catch (error) {

@@ -13,6 +13,8 @@ export interface ConnectOptions {
   readonly migrate?: boolean;
   /** Longest request, ms. @default 300,000 */
   readonly requestTimeoutMs?: number;
+  /** Of an embedded engine that is started for this. @default no limit */
+  readonly memoryBytes?: number;
 }
 
 /**
@@ -24,9 +26,11 @@ export interface ConnectOptions {
  * a newer version or were changed
  */
 export async function connect(config: ClickHouseConfig, options: ConnectOptions = {}): Promise<ClickHouse> {
-  const { migrate: withMigrations = true, requestTimeoutMs = 300_000 } = options;
+  const { migrate: withMigrations = true, requestTimeoutMs = 300_000, memoryBytes } = options;
   const clickhouse =
-    config.url === undefined ? await openEmbedded(config, requestTimeoutMs) : openServer(config, config.url, requestTimeoutMs);
+    config.url === undefined
+      ? await openEmbedded(config, requestTimeoutMs, memoryBytes)
+      : openServer(config, config.url, requestTimeoutMs);
   try {
     if (withMigrations) await migrate(clickhouse, clickhouse.bootstrap);
     else await clickhouse.bootstrap('SELECT 1');
@@ -66,15 +70,20 @@ function openServer(config: ClickHouseConfig, url: string, requestTimeoutMs: num
   });
 }
 
-async function openEmbedded(config: ClickHouseConfig, requestTimeoutMs: number): Promise<Bootstrapped> {
+async function openEmbedded(
+  config: ClickHouseConfig,
+  requestTimeoutMs: number,
+  memoryBytes: number | undefined,
+): Promise<Bootstrapped> {
+  const open = () => openEngine(config.path, memoryBytes === undefined ? {} : { memoryBytes });
   const clientOf = (lease: EngineLease) => makeClient(lease, config.database, requestTimeoutMs);
-  let lease = await openEngine(config.path);
+  let lease = await open();
   let client = clientOf(lease);
   let reopening: Promise<void> | undefined;
   let closed = false;
   const reopen = async () => {
     await client.close();
-    lease = await openEngine(config.path);
+    lease = await open();
     client = clientOf(lease);
   };
   return handle({

@@ -4,6 +4,7 @@ import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { ClickHouseLogLevel, createClient } from '@clickhouse/client';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
+import { checkParquetFooter } from '../files/parquet-footer.ts';
 import { type ClickHouseConfig, connect } from './connect.ts';
 
 /** A file that the engine reads: containers by their own schema. */
@@ -25,11 +26,16 @@ const SETTINGS = [
 
 const LONGEST_MS = 2 ** 31 - 1;
 
+/** What reading one file may hold, whatever the file claims: a row group's columns, unpacked. */
+const READING_BYTES = 2 ** 31;
+/** How a connection ends whose other side is no more. */
+const DEAD = new Set(['ECONNRESET', 'ECONNREFUSED', 'EPIPE']);
+
 /**
  * Writes a local file's rows as JSON lines.
  *
- * @param engine the embedded engine that reads
- * @throws PipelineError `SOURCE_UNREADABLE` naming the file and what the engine said
+ * @param engine the folder of the engine that reads: its own, so that a file which ends it ends nothing else
+ * @throws PipelineError `SOURCE_UNREADABLE` naming the file and what is wrong with it, what the engine said, or that it died
  */
 export async function writeFileRows(engine: string, path: string, format: EngineFormat, target: string): Promise<void> {
   await onFile(engine, path, format, (run) =>
@@ -81,8 +87,13 @@ async function streamRows(config: ClickHouseConfig, url: string, select: string,
 
 type Engine = Awaited<ReturnType<typeof connect>>;
 
-async function withEngine<T>(path: string, database: string, work: (engine: Engine) => Promise<T>): Promise<T> {
-  const engine = await connect({ path, database }, { migrate: false, requestTimeoutMs: LONGEST_MS });
+async function withEngine<T>(
+  path: string,
+  database: string,
+  work: (engine: Engine) => Promise<T>,
+  limit: { readonly memoryBytes?: number } = {},
+): Promise<T> {
+  const engine = await connect({ path, database }, { migrate: false, requestTimeoutMs: LONGEST_MS, ...limit });
   try {
     return await work(engine);
   } finally {
@@ -91,10 +102,17 @@ async function withEngine<T>(path: string, database: string, work: (engine: Engi
 }
 
 async function onFile<T>(engine: string, path: string, format: EngineFormat, work: (engine: Engine) => Promise<T>): Promise<T> {
+  if (format === 'Parquet') await checkParquetFooter(path);
   try {
-    return await withEngine(engine, 'default', work);
+    return await withEngine(engine, 'default', work, { memoryBytes: READING_BYTES });
   } catch (cause) {
     if (cause instanceof PipelineError) throw cause;
+    if (DEAD.has((cause as NodeJS.ErrnoException).code ?? ''))
+      throw new PipelineError(
+        'SOURCE_UNREADABLE',
+        `the engine died reading source file '${path}' as ${format}; it may hold ${READING_BYTES / 2 ** 20} MiB for a file, and the file is damaged or needs more`,
+        { cause },
+      );
     throw new PipelineError('SOURCE_UNREADABLE', `cannot read source file '${path}' as ${format}: ${short(cause)}`, { cause });
   }
 }

@@ -10,6 +10,8 @@ export interface LetterRow {
   readonly encoding: string;
   /** The record's key; empty where it had none, or where that is not known. */
   readonly userId: string;
+  /** Length of the original where `original` is only its beginning, bytes; 0: it is whole. */
+  readonly cutFrom: number;
 }
 
 /** Letters held at once: an original may have a megabyte. */
@@ -20,7 +22,7 @@ export async function* lettersOfRun(clickhouse: ClickHouse, runId: string): Asyn
   let after = { topic: '', partition: 0, offset: 0 };
   for (;;) {
     const rows = await clickhouse.rows<LetterRow>(
-      `SELECT topic, partition, offset, original, encoding, user_id AS userId
+      `SELECT topic, partition, offset, original, encoding, user_id AS userId, cut_from AS cutFrom
        FROM dead_letters FINAL
        WHERE run_id = {runId:String} AND (topic, partition, offset) > ({topic:String}, {partition:UInt32}, {offset:UInt64})
        ORDER BY topic, partition, offset

@@ -1,6 +1,6 @@
 /** A command's output file: there in full under its name, or not at all; never its own input. */
 import { once } from 'node:events';
-import { createWriteStream, fstatSync, statSync, type WriteStream } from 'node:fs';
+import { type BigIntStats, createWriteStream, fstatSync, statSync, type WriteStream } from 'node:fs';
 import { chmod, open as openFile, realpath, rename, rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
@@ -23,9 +23,18 @@ export function requireOtherFile(outputs: readonly string[], inputs: readonly st
 }
 
 function isSameFile(a: string, b: string): boolean {
-  const [one, other] = [a, b].map((path) => statSync(path, { bigint: true, throwIfNoEntry: false }));
+  const [one, other] = [found(a), found(b)];
   // A terminal or /dev/null may well be both.
   return one?.isFile() === true && one.dev === other?.dev && one.ino === other.ino;
+}
+
+/** Undefined for what cannot be looked at: who opens it says why. */
+function found(path: string): BigIntStats | undefined {
+  try {
+    return statSync(path, { bigint: true, throwIfNoEntry: false });
+  } catch {
+    return undefined;
+  }
 }
 
 export interface OutputFile {
@@ -59,7 +68,7 @@ export async function openOutputFile(path: string): Promise<OutputFile> {
 
 function isStandardOutput(path: string): boolean {
   if (path === '-' || path === '/dev/stdout') return true;
-  const [named, ours] = [statSync(path, { bigint: true, throwIfNoEntry: false }), fstatSync(STANDARD_OUTPUT, { bigint: true })];
+  const [named, ours] = [found(path), fstatSync(STANDARD_OUTPUT, { bigint: true })];
   return (
     named !== undefined && !named.isDirectory() && path.startsWith('/dev/') && named.dev === ours.dev && named.ino === ours.ino
   );

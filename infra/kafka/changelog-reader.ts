@@ -1,7 +1,7 @@
 /** Reads a partition of the changelog up to its end: how a lost, old or new local store is brought up to date. */
 import type { Kafka } from 'kafkajs';
 import type { SourceRecord } from '../../schemas/action.ts';
-import type { PipelineError } from '../../schemas/errors.ts';
+import { PipelineError } from '../../schemas/errors.ts';
 import { PartitionFetcher } from './partition-fetcher.ts';
 
 export interface ChangelogPart {
@@ -37,6 +37,11 @@ export class ChangelogReader {
       maxBufferedBytes: MAX_BUFFERED_BYTES,
       maxBytesPerFetch: MAX_BYTES_PER_FETCH,
       onData: ({ partition }) => this.#waiting.get(partition)?.(),
+      onStanding: ({ partition, code, reason }) => {
+        if (code !== 'BATCH_UNREADABLE' || !this.#failures.has(partition)) return;
+        this.#failures.set(partition, new PipelineError(code, reason));
+        this.#waiting.get(partition)?.();
+      },
       onError: (error) => {
         for (const partition of this.#failures.keys()) this.#failures.set(partition, error);
         for (const wake of this.#waiting.values()) wake();
@@ -57,7 +62,7 @@ export class ChangelogReader {
    * Reads from `from` to the end that the partition has when called.
    *
    * @returns where a later reading goes on
-   * @throws PipelineError when the broker does not answer; `DOMException` `AbortError` when stopped
+   * @throws PipelineError when the broker does not answer, `BATCH_UNREADABLE`; `DOMException` `AbortError` when stopped
    */
   async readToEnd({ partition, from, signal, apply }: ReadOptions): Promise<number> {
     const at = { topic: this.#topic, partition };
@@ -72,6 +77,8 @@ export class ChangelogReader {
         const failure = this.#failures.get(partition);
         if (failure !== undefined) throw failure;
         const { records, nextOffset } = this.#fetcher.take(at, Number.MAX_SAFE_INTEGER);
+        const fault = records.find((record) => record.fault !== undefined)?.fault;
+        if (fault !== undefined) throw new PipelineError('BATCH_UNREADABLE', `${this.#topic}/${partition}: ${fault.message}`);
         if (!(nextOffset > position)) await this.#data(partition, signal);
         else {
           await apply({ records, nextOffset }, end);

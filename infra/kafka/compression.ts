@@ -1,8 +1,8 @@
 /** Registers the codecs that kafkajs leaves to others: all of them interoperate with the Java client. */
-import { init as initZstd, compress as zstdCompress, decompress as zstdDecompress } from '@bokuweb/zstd-wasm';
+import { init as initZstd, compress as zstdCompress } from '@bokuweb/zstd-wasm';
 import kafkajs, { type CompressionTypes as CompressionType } from 'kafkajs';
 import SnappyCodec from 'kafkajs-snappy';
-import { compressFrameSync, decompressFrameSync } from 'lz4-napi';
+import { compressFrameSync } from 'lz4-napi';
 import type { KafkaConfig } from '../../schemas/config.ts';
 
 const { CompressionCodecs, CompressionTypes } = kafkajs;
@@ -19,25 +19,27 @@ const TYPES: Record<KafkaConfig['compression'], CompressionType> = {
 
 export const compressionType = (name: KafkaConfig['compression']): CompressionType => TYPES[name];
 
-/** All of them, whatever is configured for producing: what others have produced is read as well. Repeatable. */
+/** Once a process: begun again, it compresses to bytes that are no zstd. */
+const zstdReady = once(initZstd);
+
+/** What kafkajs packs our batches with; unpacking is ours (`wire/codecs.ts`). Repeatable. */
 export function registerCodecs(): void {
-  const zstdReady = once(initZstd);
   CompressionCodecs[CompressionTypes.Snappy] = SnappyCodec;
   CompressionCodecs[CompressionTypes.LZ4] = () => ({
     compress: async ({ buffer }: { buffer: Buffer }) => compressFrameSync(buffer),
-    decompress: async (buffer: Buffer) => decompressFrameSync(buffer),
+    decompress: unused,
   });
   CompressionCodecs[CompressionTypes.ZSTD] = () => ({
     async compress({ buffer }: { buffer: Buffer }) {
       await zstdReady();
       return Buffer.from(zstdCompress(buffer, ZSTD_LEVEL));
     },
-    async decompress(buffer: Buffer) {
-      await zstdReady();
-      return Buffer.from(zstdDecompress(buffer));
-    },
+    decompress: unused,
   });
 }
+
+/** kafkajs fetches nothing here. */
+const unused = () => Promise.reject(new Error('batches are unpacked by wire/codecs.ts'));
 
 function once(start: () => Promise<void>): () => Promise<void> {
   let started: Promise<void> | undefined;

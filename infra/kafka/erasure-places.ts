@@ -22,7 +22,7 @@ export async function readErasurePlaces(kafka: Kafka, config: KafkaConfig, signa
   if (!names.includes(changelog)) return new Map();
   const found = new Map<number, Map<number, ErasurePlace>>();
   const ranges = await resolveRanges(kafka, changelog, () => ({}));
-  for await (const records of readRanges(kafka, ranges, config.maxBufferedBytes, signal))
+  for await (const records of readRanges(kafka, ranges, config, signal))
     for (const { key, value, position } of records) {
       const offset = placedOffset(key);
       if (offset === undefined) continue;

@@ -1,4 +1,5 @@
 /** This instance as a member of the consumer group: which partitions it owns, and a word before it gives them up. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Consumer, Kafka } from 'kafkajs';
 import type { KafkaConfig } from '../../schemas/config.ts';
 import { PipelineError } from '../../schemas/errors.ts';
@@ -19,6 +20,8 @@ export interface MembershipHandlers {
 
 /** How often kafkajs looks whether a heartbeat is due, ms. */
 const TICK_MS = 200;
+const LEAVE_ATTEMPTS = 4;
+const LEAVE_AGAIN_MS = 50;
 /** A coordinator that is loading, or moving, lets join within this, ms; and a rebalance that waits for a slow member its own time. */
 const JOIN_WITHIN_MS = 60_000;
 
@@ -124,7 +127,13 @@ export class GroupMembership {
   async leave(): Promise<void> {
     this.#leaving = true;
     this.#confirm();
-    await this.#consumer.disconnect().catch(() => undefined);
+    // Cut off while it leaves, kafkajs stays connected, and in the group until its session is over.
+    for (let attempt = 0; attempt < LEAVE_ATTEMPTS; attempt++)
+      try {
+        return await this.#consumer.disconnect();
+      } catch {
+        await sleep(LEAVE_AGAIN_MS);
+      }
   }
 
   #confirm(): void {

@@ -10,6 +10,13 @@ interface Connection {
   bytesBuffered: number;
   bytesNeeded: number;
   readonly socket: Socket | null;
+  authenticatedAt: unknown;
+  connectionStatus: string;
+  readonly requestQueue: {
+    readonly pending: { readonly length: number };
+    readonly inflight: { readonly size: number };
+    destroy(): void;
+  };
   isConnected(): boolean;
   connect(): Promise<unknown>;
   disconnect(): Promise<unknown>;
@@ -41,8 +48,10 @@ export function patchConnections(): void {
     return connect.call(this);
   };
   prototype.disconnect = async function () {
-    const { socket } = this;
-    const done = await disconnect.call(this);
+    const { socket, requestQueue } = this;
+    const idle = requestQueue.pending.length === 0 && requestQueue.inflight.size === 0;
+    // While it disconnects it calls itself connected: what were asked then would be written to a closed socket (tulios/kafkajs#918).
+    const done = idle ? endAtOnce(this) : await disconnect.call(this);
     // What still comes belongs to no connection that is made after this.
     socket?.removeAllListeners('data').resume();
     return done;
@@ -56,4 +65,14 @@ export function patchConnections(): void {
       this.disconnect().catch(() => undefined);
     }
   };
+}
+
+/** As its own `disconnect`, where no answer is waited for. */
+function endAtOnce(connection: Connection): true {
+  connection.authenticatedAt = null;
+  connection.connectionStatus = 'disconnected';
+  connection.requestQueue.destroy();
+  connection.socket?.end();
+  connection.socket?.unref();
+  return true;
 }

@@ -8,6 +8,8 @@ export interface LogEndsOptions {
   readonly topics: readonly string[];
   /** Between two rounds of asking, ms. @default 2000 */
   readonly everyMs?: number;
+  /** After a round that failed, ms: a fault is told when it was met twice. @default 1000 */
+  readonly againMs?: number;
   /** A round that takes longer has failed, ms. @default 2000 */
   readonly withinMs?: number;
   /** Called after every round. */
@@ -25,8 +27,6 @@ export interface EndsFault {
   readonly sinceMs: number;
 }
 
-/** After a round that failed, ms: a fault is told when it was met twice. */
-const AGAIN_MS = 1_000;
 /** Kafka's name for the end of a log in `ListOffsets`. */
 const LATEST = '-1';
 
@@ -56,7 +56,7 @@ export class LogEnds {
   /** @param kafka a client that tries nothing again (`retries: 0`): a round is bounded */
   constructor(kafka: Kafka, options: LogEndsOptions) {
     this.#kafka = kafka;
-    this.#options = { everyMs: 2_000, withinMs: 2_000, nowMs: () => performance.now(), ...options };
+    this.#options = { everyMs: 2_000, againMs: 1_000, withinMs: 2_000, nowMs: () => performance.now(), ...options };
     for (const topic of options.topics) this.#known.set(topic, { ends: new Map(), atMs: this.#options.nowMs() });
   }
 
@@ -95,36 +95,26 @@ export class LogEnds {
   }
 
   async #ask(): Promise<void> {
-    const { topics, everyMs, onRound } = this.#options;
-    const failed = await this.#within(this.#all()).catch((error: unknown) => {
-      this.#brokers = { ...this.#brokers, away: Math.max(1, this.#brokers.named.size) };
-      for (const topic of topics) this.#failed(topic, kafkaError(error, `asking for the end of ${topic}`));
-      return true;
-    });
+    const { everyMs, againMs, onRound } = this.#options;
+    const failed = await this.#all();
     // What kafkajs has of a connection that broke is not mended in every case: a new one is.
     if (failed) void this.#letGo();
     if (this.#closed) return;
     onRound?.();
-    this.#timer = setTimeout(() => this.start(), failed ? AGAIN_MS : everyMs).unref();
+    this.#timer = setTimeout(() => this.start(), failed ? againMs : everyMs).unref();
   }
 
   /** @returns whether some topic could not be asked for */
   async #all(): Promise<boolean> {
-    const { topics } = this.#options;
-    this.#cluster ??= openCluster(this.#kafka);
-    const cluster = this.#cluster;
-    await cluster.connect();
-    const seed = await cluster.brokerPool.findConnectedBroker();
     const named = new Set<number>();
     const there = new Set<number>();
+    this.#cluster ??= openCluster(this.#kafka);
+    const cluster = this.#cluster;
+    const seed = this.#within(cluster.connect().then(() => cluster.brokerPool.findConnectedBroker()));
     const failed = await Promise.all(
-      topics.map(async (topic) => {
+      this.#options.topics.map(async (topic) => {
         try {
-          const { brokers, topicMetadata } = await seed.metadata([topic]);
-          for (const { nodeId } of brokers) there.add(nodeId);
-          const partitions = topicMetadata[0]!.partitionMetadata;
-          for (const { replicas } of partitions) for (const replica of replicas) named.add(replica);
-          await this.#keep(cluster, topic, partitions);
+          await this.#within(this.#one(topic, { cluster, seed: await seed, named, there }));
           return false;
         } catch (error) {
           const gone = (error as { readonly type?: string }).type === 'UNKNOWN_TOPIC_OR_PARTITION';
@@ -134,8 +124,27 @@ export class LogEnds {
         }
       }),
     );
-    if (named.size > 0) this.#brokers = { named, away: [...named].filter((broker) => !there.has(broker)).length };
+    // Nobody has answered: all are away that were there.
+    const away = there.size === 0 && named.size === 0 && failed.every(Boolean) && !this.#refused();
+    if (away) this.#brokers = { ...this.#brokers, away: Math.max(1, this.#brokers.named.size) };
+    else if (named.size > 0) this.#brokers = { named, away: [...named].filter((broker) => !there.has(broker)).length };
     return failed.includes(true);
+  }
+
+  /** Whether the newest faults are answers, of brokers that are there. */
+  #refused(): boolean {
+    return [...this.#faults.values()].some(({ code }) => code !== 'KAFKA_UNAVAILABLE' && code !== 'KAFKA_FAILED');
+  }
+
+  async #one(
+    topic: string,
+    { cluster, seed, named, there }: { cluster: Cluster; seed: Broker; named: Set<number>; there: Set<number> },
+  ): Promise<void> {
+    const { brokers, topicMetadata } = await seed.metadata([topic]);
+    for (const { nodeId } of brokers) there.add(nodeId);
+    const partitions = topicMetadata[0]!.partitionMetadata;
+    for (const { replicas } of partitions) for (const replica of replicas) named.add(replica);
+    await this.#keep(cluster, topic, partitions);
   }
 
   async #keep(cluster: Cluster, topic: string, partitions: readonly { readonly partitionId: number; readonly leader: number }[]) {

@@ -18,11 +18,14 @@ const CLOSE_WITHIN_MS = 2_000;
 export class OutputProducer {
   readonly #kafka: Kafka;
   readonly #config: KafkaConfig;
+  readonly #maxBytes: ReadonlyMap<string, number>;
   #producer: Promise<Producer> | undefined;
   /** By topic partition: the last of its sends. */
   readonly #last = new Map<string, Promise<void>>();
 
-  constructor(kafka: Kafka, config: KafkaConfig) {
+  /** @param maxBytes as `PartitionProducer` */
+  constructor(kafka: Kafka, config: KafkaConfig, maxBytes: ReadonlyMap<string, number> = new Map()) {
+    this.#maxBytes = maxBytes;
     this.#kafka = kafka;
     this.#config = config;
   }
@@ -71,7 +74,8 @@ export class OutputProducer {
     try {
       const producer = await used;
       const compression = compressionType(this.#config.compression);
-      for (const messages of chunks(list, partition)) await producer.send({ topic, acks: -1, compression, messages });
+      for (const messages of chunks(list, partition, this.#maxBytes.get(topic)))
+        await producer.send({ topic, acks: -1, compression, messages });
     } catch (error) {
       if (this.#producer === used) {
         this.#producer = undefined;

@@ -1,24 +1,38 @@
 /** What a batch gives to the world, as records of the output topics. */
-import type { SourcePosition } from '../../schemas/action.ts';
+import type { DeadLetter, SourcePosition } from '../../schemas/action.ts';
 import type { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import type { OutputBatch } from '../../schemas/batch.ts';
 import type { KafkaConfig } from '../../schemas/config.ts';
 import type { ActionOutcome } from '../../schemas/output.ts';
-import type { OutgoingRecord, OutgoingRecords } from './partition-producer.ts';
+import { deadLetterRecord } from './dead-letter-records.ts';
+import { bytesOf, type OutgoingRecord, type OutgoingRecords, roomOf } from './partition-producer.ts';
 
 /**
  * Embeddings and scores by user id; dead letters too, where their record could be read, else by the key that it had. A user who
  * was erased has a tombstone before anything newer, of embeddings and of scores.
  *
+ * An output that its topic does not take is left out, and a dead letter of the record that it was made of says so.
+ *
  * @param publishedAtMs timestamp of all of them, ms since the epoch: greater than that of the partition's batch before, so
  *   that whoever reads the tombstone knows what it ends, in every topic
+ * @param maxBytes largest batch that a topic takes, bytes; a topic that is not named takes all
  */
 export function outputRecords(
   codec: AvroCodec,
   topics: KafkaConfig['topics'],
   batch: OutputBatch,
   publishedAtMs: number,
+  maxBytes: ReadonlyMap<string, number> = new Map(),
 ): OutgoingRecords {
+  const leftOut: DeadLetter[] = [];
+  const fits = (topic: string, record: OutgoingRecord, userId: string, position: SourcePosition): OutgoingRecord[] => {
+    const bytes = bytesOf(record);
+    if (bytes <= roomOf(maxBytes.get(topic))) return [record];
+    leftOut.push(
+      tooLarge(batch, position, userId, `${bytes} bytes for ${topic}, whose max.message.bytes is ${maxBytes.get(topic)}`),
+    );
+    return [];
+  };
   const records = new Map<string, readonly OutgoingRecord[]>();
   const add = (topic: string, list: readonly OutgoingRecord[]) => {
     if (list.length > 0)
@@ -30,32 +44,53 @@ export function outputRecords(
   const tombstones = (batch.erased ?? []).map((userId): OutgoingRecord => ({ key: userId, value: null }));
   add(topics.userEmbeddings, [
     ...tombstones,
-    ...batch.embeddings.map(
-      (embedding): OutgoingRecord => ({
-        key: embedding.userId,
-        value: codec.encode('UserEmbedding', embedding),
-      }),
-    ),
+    ...batch.embeddings.flatMap((embedding) => {
+      const { userId, lineage } = embedding;
+      return fits(topics.userEmbeddings, { key: userId, value: codec.encode('UserEmbedding', embedding) }, userId, lineage);
+    }),
   ]);
   add(topics.candidateScores, [
     ...tombstones,
-    ...batch.scores.map((scores): OutgoingRecord => ({ key: scores.userId, value: codec.encode('CandidateScores', scores) })),
-  ]);
-  const timestamps = batch.deadLetters.length === 0 ? undefined : timestampsOf(batch);
-  add(
-    topics.deadLetters,
-    batch.deadLetters.map((letter) => {
-      const timestampMs = timestamps!(letter.position);
-      const dated = { ...letter, ...(timestampMs !== undefined && { timestampMs }) };
-      return { key: letter.userId ?? letter.originalKey ?? null, value: codec.encode('DeadLetter', dated) };
+    ...batch.scores.flatMap((scores) => {
+      const { userId, lineage } = scores;
+      return fits(topics.candidateScores, { key: userId, value: codec.encode('CandidateScores', scores) }, userId, lineage);
     }),
-  );
+  ]);
   if (topics.actionOutcomes !== undefined)
     add(
       topics.actionOutcomes,
-      outcomesOf(batch).map((outcome) => ({ key: outcome.userId, value: codec.encode('ActionOutcome', outcome) })),
+      outcomesOf(batch).flatMap((outcome) => {
+        const { userId, position } = outcome;
+        return fits(topics.actionOutcomes!, { key: userId, value: codec.encode('ActionOutcome', outcome) }, userId, position);
+      }),
     );
+  const letters = [...batch.deadLetters, ...leftOut];
+  const timestamps = letters.length === 0 ? undefined : timestampsOf(batch);
+  add(
+    topics.deadLetters,
+    letters.map((letter) => {
+      const timestampMs = timestamps!(letter.position);
+      const dated = { ...letter, ...(timestampMs !== undefined && { timestampMs }) };
+      return deadLetterRecord(codec, dated, roomOf(maxBytes.get(topics.deadLetters)));
+    }),
+  );
   return records;
+}
+
+/** The dead letter of the record whose output is left out. */
+function tooLarge({ source }: OutputBatch, position: SourcePosition, userId: string, message: string): DeadLetter {
+  const { topic, partition, offset } = position;
+  const record = source.records.find((one) => one.position.offset === offset);
+  const value = record?.value ?? null;
+  return {
+    position: { topic, partition, offset },
+    code: 'RECORD_TOO_LARGE',
+    step: 'publish',
+    message: `what was made of it has ${message}: it is not published`,
+    original: value instanceof Uint8Array || typeof value === 'string' ? value : null,
+    ...(record?.key !== undefined && { originalKey: record.key }),
+    userId,
+  };
 }
 
 function outcomesOf({ processed, quality }: OutputBatch): ActionOutcome[] {

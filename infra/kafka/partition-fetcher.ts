@@ -40,7 +40,7 @@ const MAX_BATCH_BYTES = 64 * 2 ** 20;
 const GIVE_UP_AFTER_MS = 60_000;
 /** After the first fault of a partition; doubled up to the last, ms. */
 const FIRST_DELAY_MS = 200;
-const LAST_DELAY_MS = 15_000;
+const LAST_DELAY_MS = 5_000;
 /** A partition stands when it failed so often in a row: a leader that moves, a bit that flips on the way, mend by themselves. */
 const STANDS_AFTER = 3;
 
@@ -129,7 +129,10 @@ export class PartitionFetcher {
   async offsets({ topic, partition }: TopicPartition): Promise<{ readonly first: number; readonly end: number }> {
     const ask = async (fromBeginning: boolean) => {
       const [answer] = await this.#cluster.fetchTopicsOffset([{ topic, partitions: [{ partition }], fromBeginning }]);
-      return Number(answer!.partitions[0]!.offset);
+      const found = answer?.partitions[0];
+      if (found === undefined)
+        throw new PipelineError('KAFKA_FAILED', `${topic} has no partition ${partition}, or none with a leader`);
+      return Number(found.offset);
     };
     for (let attempt = 0; ; attempt++) {
       try {

@@ -2,6 +2,7 @@
 import type { Kafka, Message, Producer, Transaction } from 'kafkajs';
 import type { KafkaConfig } from '../../schemas/config.ts';
 import { compressionType } from './compression.ts';
+import { kafkaError } from './kafka-errors.ts';
 import { allSettled, fenceOthers, inTransaction, transactionalProducer } from './transactions.ts';
 
 export interface OutgoingRecord {
@@ -22,6 +23,9 @@ export interface Commit {
 
 /** Of one request, before compression: well under the broker's 1 MiB, with room for what a record costs beside its bytes. */
 const MAX_SEND_BYTES = 700_000;
+/** What a record costs beside its key and value, at most. */
+const RECORD_BYTES = 100;
+
 /**
  * The producer of one input partition. Its transactional id is `<applicationId>-<partition>`: whoever opens it last fences
  * all before, and ends what they left open.
@@ -31,10 +35,13 @@ export class PartitionProducer {
   readonly #config: KafkaConfig;
   readonly #partition: number;
   #producer: Producer;
+  readonly #maxBytes: ReadonlyMap<string, number>;
   /** Met a fault: used no more, see docs/decisions/017-a-producer-is-not-used-after-an-error.md. */
   #spent = false;
 
-  constructor(kafka: Kafka, config: KafkaConfig, partition: number) {
+  /** @param maxBytes largest batch that a topic takes, bytes. @default topics take what is sent */
+  constructor(kafka: Kafka, config: KafkaConfig, partition: number, maxBytes: ReadonlyMap<string, number> = new Map()) {
+    this.#maxBytes = maxBytes;
     this.#kafka = kafka;
     this.#config = config;
     this.#partition = partition;
@@ -127,8 +134,10 @@ export class PartitionProducer {
     const ends = new Map<string, number>();
     await allSettled(
       [...records].map(async ([topic, list]) => {
-        for (const messages of chunks(list, this.#partition)) {
-          const [answer] = await to.send({ topic, acks: -1, compression, messages });
+        for (const messages of chunks(list, this.#partition, this.#maxBytes.get(topic))) {
+          const [answer] = await to.send({ topic, acks: -1, compression, messages }).catch((thrown: unknown) => {
+            throw kafkaError(thrown, whatIsSent(topic, this.#partition, messages));
+          });
           const base = Number(answer?.baseOffset ?? answer?.offset);
           ends.set(topic, base + messages.length);
         }
@@ -139,12 +148,14 @@ export class PartitionProducer {
 }
 
 /** Runs of records that fit into a request each, in order. */
-export function* chunks(records: readonly OutgoingRecord[], partition: number): Generator<Message[]> {
+export function* chunks(records: readonly OutgoingRecord[], partition: number, maxBytes?: number): Generator<Message[]> {
+  const most = Math.min(MAX_SEND_BYTES, roomOf(maxBytes));
   let messages: Message[] = [];
   let bytes = 0;
-  for (const { key, value, timestampMs } of records) {
-    const size = 100 + (key?.length ?? 0) + (value?.length ?? 0);
-    if (messages.length > 0 && bytes + size > MAX_SEND_BYTES) {
+  for (const record of records) {
+    const { key, value, timestampMs } = record;
+    const size = bytesOf(record);
+    if (messages.length > 0 && bytes + size > most) {
       yield messages;
       messages = [];
       bytes = 0;
@@ -159,5 +170,19 @@ export function* chunks(records: readonly OutgoingRecord[], partition: number): 
   }
   if (messages.length > 0) yield messages;
 }
+
+/** Of a record in a batch, bytes, before compression: at least what it costs. */
+export const bytesOf = ({ key, value }: OutgoingRecord): number => RECORD_BYTES + lengthOf(key) + lengthOf(value);
+
+/** For the records of a batch whose topic takes so much, bytes: without the batch's head, and what compression may add. */
+export const roomOf = (maxMessageBytes = Number.POSITIVE_INFINITY): number => Math.floor(maxMessageBytes * 0.998) - 1_024;
+
+function whatIsSent(topic: string, partition: number, messages: readonly Message[]): string {
+  const largest = Math.max(...messages.map(({ key, value }) => lengthOf(key ?? null) + lengthOf(value)));
+  return `writing ${messages.length} record(s) to ${topic}/${partition}, the largest of ${largest} bytes`;
+}
+
+const lengthOf = (value: Uint8Array | string | null): number =>
+  value === null ? 0 : typeof value === 'string' ? Buffer.byteLength(value) : value.byteLength;
 
 const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);

@@ -6,10 +6,11 @@ import type { KafkaConfig } from '../../schemas/config.ts';
 import { placedOffset } from '../../schemas/erasure-place.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import type { RunRange } from '../../schemas/run-record.ts';
-import type { InputPositions } from '../../schemas/state.ts';
+import type { InputPositions, StatePosition } from '../../schemas/state.ts';
 import { PartitionProducer } from './partition-producer.ts';
 import { readRanges, resolveRanges } from './range-reader.ts';
 import { runTopicsOf } from './run-topics.ts';
+import { readTopicMetadata } from './topic-metadata.ts';
 import { changelogOf, inputTopics, withAdmin } from './topics.ts';
 
 /** Of a state that is gigabytes, all of it is one transaction: the longest that brokers allow unless told. */
@@ -20,7 +21,10 @@ export interface CutOver {
   /** Where live goes on, by partition and input topic. */
   readonly cut: readonly RunRange[];
   /** The record of the changelog that says where the state stands. */
-  readonly position: (stateId: string, inputs: InputPositions) => { readonly key: Uint8Array; readonly value: Uint8Array };
+  readonly position: (at: Pick<StatePosition, 'stateId' | 'inputs' | 'topicIds' | 'partitions' | 'records'>) => {
+    readonly key: Uint8Array;
+    readonly value: Uint8Array;
+  };
   readonly onPartition?: (partition: number, counts: Promoted) => void;
 }
 
@@ -43,9 +47,11 @@ export interface Promoted {
  */
 export async function promoteRun(kafka: Kafka, config: KafkaConfig, options: CutOver): Promise<Promoted> {
   const partitions = [...new Set(options.cut.map(({ partition }) => partition))].sort((a, b) => a - b);
+  const found = await readTopicMetadata(kafka, inputTopics(config));
+  const topicIds = Object.fromEntries([...found].flatMap(([topic, { id }]) => (id === undefined ? [] : [[topic, id]])));
   const sum = { embeddings: 0, lists: 0, withdrawn: 0, state: 0 };
   for (const partition of partitions) {
-    const done = await promotePartition(kafka, config, options, partition);
+    const done = await promotePartition(kafka, config, options, partition, { topicIds, partitions: partitions.length });
     options.onPartition?.(partition, done);
     sum.embeddings += done.embeddings;
     sum.lists += done.lists;
@@ -60,6 +66,7 @@ async function promotePartition(
   config: KafkaConfig,
   { runId, cut, position }: CutOver,
   partition: number,
+  { topicIds, partitions }: Required<Pick<StatePosition, 'topicIds' | 'partitions'>>,
 ): Promise<Promoted> {
   const { userEmbeddings, candidateScores } = config.topics;
   const changelog = changelogOf(config);
@@ -91,17 +98,24 @@ async function promotePartition(
 
       const pages = await keysOf(read(changelog));
       // Where erasures stand is decided, by whom ever: the run went by it.
-      for (const key of pages) if (placedOffset(Buffer.from(key, 'latin1')) !== undefined) pages.delete(key);
-      const positioned = position(randomUUID(), inputs);
-      pages.delete(textOf(positioned.key));
+      // Counted as whoever restores finds them: the last of a key.
+      const stays = new Set<string>();
+      for (const key of pages) if (placedOffset(Buffer.from(key, 'latin1')) !== undefined && pages.delete(key)) stays.add(key);
       for await (const records of read(topics.state)) {
         counts.state += records.length;
         await send(
           changelog,
           records.map(({ key, value }) => ({ key: key!, value: value as Uint8Array })),
         );
-        for (const { key } of records) pages.delete(textOf(key));
+        for (const { key, value } of records) {
+          pages.delete(textOf(key));
+          if (value === null) stays.delete(textOf(key));
+          else stays.add(textOf(key));
+        }
       }
+      const at = { stateId: randomUUID(), inputs, topicIds, partitions, records: stays.size };
+      const positioned = position(at);
+      pages.delete(textOf(positioned.key));
       await send(changelog, [...pages].map(tombstone));
       // Last: whoever restores takes what comes before it for that state.
       await send(changelog, [positioned]);
@@ -131,7 +145,7 @@ async function* recordsOf(
   partition: number,
 ): AsyncGenerator<readonly SourceRecord[]> {
   const ranges = (await resolveRanges(kafka, topic, () => ({}))).filter((range) => range.partition === partition);
-  yield* readRanges(kafka, ranges, config.maxBufferedBytes);
+  yield* readRanges(kafka, ranges, config);
 }
 
 /** Keys that have a value now. */
@@ -151,10 +165,19 @@ const copied = ({ key, value }: SourceRecord) => ({ key: key!, value: value as U
 
 /**
  * @throws PipelineError `CONFIG_INVALID` where live could not go on at the cut: the log has lost what comes after it, or has never
- *   held it, or has other partitions
+ *   held it, or has other partitions, or is another by the same name
  */
 export async function requireReachable(kafka: Kafka, cut: readonly RunRange[]): Promise<void> {
   const topics = [...new Set(cut.map(({ topic }) => topic))];
+  const found = await readTopicMetadata(kafka, topics);
+  for (const { topic, topicId } of cut) {
+    const id = found.get(topic)?.id;
+    if (topicId !== undefined && id !== undefined && id !== topicId)
+      throw new PipelineError(
+        'CONFIG_INVALID',
+        `${topic} was deleted and made again since the run was made of it (topic id ${topicId} then, ${id} now): make the run again`,
+      );
+  }
   await withAdmin(kafka, 'reading the offsets of the inputs', async (admin) => {
     for (const topic of topics) {
       const logs = await admin.fetchTopicOffsets(topic);

@@ -3,12 +3,18 @@ import { rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { Admin, Kafka } from 'kafkajs';
 import type { Config, KafkaConfig } from '../../schemas/config.ts';
-import { PipelineError } from '../../schemas/errors.ts';
+import { RESET_KEY } from '../../schemas/state.ts';
+import { deleteTopic, makeMissing, partitionsFor, requireInactive } from './change-topics.ts';
 import { KeptPlaces, readErasurePlaces, writeErasurePlaces } from './erasure-places.ts';
-import { changelogOf, createTopics, inputTopics, withAdmin } from './topics.ts';
+import { setGroupOffsets } from './group-offsets.ts';
+import { PartitionProducer } from './partition-producer.ts';
+import { changelogOf, inputTopics, readTopics, withAdmin } from './topics.ts';
 
 /** Where the inputs are read from after the reset: an end of the log, or the first record at or after a time, ms since the epoch. */
 export type ResetTarget = 'earliest' | 'latest' | { readonly timeMs: number };
+
+/** Partitions whose producers are opened together. */
+const MARKS_AT_ONCE = 16;
 
 export interface OffsetMove {
   readonly topic: string;
@@ -69,26 +75,34 @@ export async function executeReset(
 ): Promise<void> {
   await withAdmin(kafka, 'resetting', async (admin) => {
     await requireInactive(admin, group);
+    // What cannot be made again is not deleted.
+    const partitions = partitionsFor(await readTopics(kafka, config.kafka), config.kafka);
     if (stateFolder !== undefined) await rm(stateFolder, { recursive: true, force: true });
     const kept = new KeptPlaces(config);
     const places = await kept.keep(await readErasurePlaces(kafka, config.kafka));
-    if (changelog !== undefined) {
-      await admin.deleteTopics({ topics: [changelog] });
-      await gone(admin, changelog);
-    }
-    // Also where one that was cut short has deleted it.
-    if (changelog !== undefined || places.size > 0) await createTopics(kafka, config.kafka);
+    if (changelog !== undefined) await deleteTopic(admin, changelog);
+    await makeMissing(kafka, config.kafka);
     await writeErasurePlaces(kafka, config.kafka, places);
+    await markReset(kafka, config.kafka, partitions);
     await kept.drop();
-    for (const topic of new Set(offsets.map((move) => move.topic)))
-      await admin.setOffsets({
-        groupId: group,
-        topic,
-        partitions: offsets
-          .filter((move) => move.topic === topic)
-          .map(({ partition, to }) => ({ partition, offset: String(to) })),
-      });
+    await setGroupOffsets(kafka, group, offsets);
   });
+}
+
+/** Says in every partition of the changelog that it begins without state on purpose. */
+async function markReset(kafka: Kafka, config: KafkaConfig, partitions: number): Promise<void> {
+  const record = { key: RESET_KEY, value: Buffer.from(JSON.stringify({ atMs: Date.now() })) };
+  const mark = async (partition: number) => {
+    const producer = new PartitionProducer(kafka, config, partition);
+    try {
+      await producer.open();
+      await producer.commitParts((send) => send(changelogOf(config), [record]), {});
+    } finally {
+      await producer.close();
+    }
+  };
+  for (let from = 0; from < partitions; from += MARKS_AT_ONCE)
+    await Promise.all(Array.from({ length: Math.min(MARKS_AT_ONCE, partitions - from) }, (_, i) => mark(from + i)));
 }
 
 async function targetsOf(admin: Admin, topic: string, target: ResetTarget): Promise<{ partition: number; to: number }[]> {
@@ -101,23 +115,4 @@ async function targetsOf(admin: Admin, topic: string, target: ResetTarget): Prom
     // No record is as young as that: the end of the log.
     to: Number(offset) >= 0 ? Number(offset) : Number(now.find((entry) => entry.partition === partition)!.high),
   }));
-}
-
-export async function requireInactive(admin: Admin, group: string): Promise<void> {
-  const { groups } = await admin.describeGroups([group]);
-  const members = groups[0]?.members.length ?? 0;
-  if (members > 0)
-    throw new PipelineError(
-      'CONFIG_INVALID',
-      `group ${group} has ${members} member(s): stop every instance first (one that was killed counts until kafka.sessionTimeoutMs has passed)`,
-    );
-}
-
-/** A deleted topic stays listed for a moment; made again too early, it would be deleted as well. */
-async function gone(admin: Admin, topic: string): Promise<void> {
-  for (let attempt = 0; attempt < 100; attempt++) {
-    if (!(await admin.listTopics()).includes(topic)) return;
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
-  throw new PipelineError('KAFKA_FAILED', `${topic} was deleted and is still listed after 10 s`);
 }

@@ -3,8 +3,9 @@ import type { ITopicConfig, Kafka } from 'kafkajs';
 import type { KafkaConfig } from '../../schemas/config.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import type { RunRecord } from '../../schemas/run-record.ts';
+import { partitionsFor } from './change-topics.ts';
 import { readRanges, resolveRanges } from './range-reader.ts';
-import { untilLed, withAdmin } from './topics.ts';
+import { readTopics, untilLed, withAdmin } from './topics.ts';
 
 const KINDS = ['embeddings', 'scores', 'dead-letters', 'outcomes', 'state', 'run'] as const;
 export type RunTopics = Readonly<Record<(typeof KINDS)[number], string>>;
@@ -12,13 +13,18 @@ export type RunTopics = Readonly<Record<(typeof KINDS)[number], string>>;
 export const runTopicsOf = ({ applicationId }: KafkaConfig, runId: string): RunTopics =>
   Object.fromEntries(KINDS.map((kind) => [kind, `${applicationId}-${runId}-${kind}`])) as RunTopics;
 
-/** Makes those that are missing; rows are kept until the run is dropped. */
-export async function createRunTopics(kafka: Kafka, config: KafkaConfig, runId: string): Promise<void> {
+/**
+ * Makes those that are missing; rows are kept until the run is dropped.
+ *
+ * @returns how many partitions they have: as many as the deployment's
+ */
+export async function createRunTopics(kafka: Kafka, config: KafkaConfig, runId: string): Promise<number> {
+  const partitions = partitionsFor(await readTopics(kafka, config), config);
   const maxBytes = String(12 * 2 ** 20);
   const topics = Object.entries(runTopicsOf(config, runId)).map(
     ([kind, topic]): ITopicConfig => ({
       topic,
-      numPartitions: kind === 'run' ? 1 : config.partitions,
+      numPartitions: kind === 'run' ? 1 : partitions,
       replicationFactor: config.replicationFactor,
       configEntries: [
         { name: 'cleanup.policy', value: 'delete' },
@@ -37,6 +43,7 @@ export async function createRunTopics(kafka: Kafka, config: KafkaConfig, runId: 
       missing.map(({ topic }) => topic),
     );
   });
+  return partitions;
 }
 
 /** The topic that says how far a run has come goes last: a drop that is cut short is done again by doing it again. */
@@ -58,7 +65,7 @@ export async function readRunRecord(kafka: Kafka, config: KafkaConfig, runId: st
   const topic = runTopicsOf(config, runId).run;
   const ranges = await resolveRanges(kafka, topic, () => ({}));
   let last: RunRecord | undefined;
-  for await (const records of readRanges(kafka, ranges, config.maxBufferedBytes)) {
+  for await (const records of readRanges(kafka, ranges, config)) {
     const value = records.at(-1)?.value;
     if (value !== null && value !== undefined) last = JSON.parse(Buffer.from(value as Uint8Array).toString()) as RunRecord;
   }

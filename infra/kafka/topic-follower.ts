@@ -2,6 +2,7 @@
 import type { Kafka } from 'kafkajs';
 import type { SourceRecord } from '../../schemas/action.ts';
 import { PipelineError } from '../../schemas/errors.ts';
+import type { Standing } from './partition-buffer.ts';
 import { PartitionFetcher } from './partition-fetcher.ts';
 import { withAdmin } from './topics.ts';
 
@@ -69,11 +70,14 @@ export class TopicFollower {
     await this.#caughtUp;
   }
 
-  /** Records of each partition that are written and not given. */
-  get lag(): ReadonlyMap<number, number> {
-    const { topic } = this.#options;
-    const partitions = [...this.#partitions.keys()];
-    return new Map(partitions.map((partition) => [partition, this.#fetcher.progress({ topic, partition })?.lag ?? 0]));
+  /** Where each partition's next record to be given is to be found. */
+  get positions(): ReadonlyMap<number, number> {
+    return new Map([...this.#partitions].map(([partition, { position }]) => [partition, position]));
+  }
+
+  /** Partitions that cannot be read on now. */
+  get standing(): readonly Standing[] {
+    return this.#fetcher.standing();
   }
 
   async close(): Promise<void> {

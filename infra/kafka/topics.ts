@@ -1,8 +1,9 @@
-/** The topics of a deployment: what `topics create` makes, and what a start checks. */
-import type { Admin, ITopicConfig, Kafka } from 'kafkajs';
+/** The topics of a deployment: what they are for, how they are to be, and how the brokers have them. */
+import type { Admin, Kafka } from 'kafkajs';
 import type { KafkaConfig } from '../../schemas/config.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { kafkaError } from './kafka-errors.ts';
+import { TopicMetadataReader } from './topic-metadata.ts';
 
 const DAY_MS = 86_400_000;
 /** How long tombstones stay in a compacted topic: a local store older than this is not to be brought up to date from it. */
@@ -59,77 +60,61 @@ export function topicSpecs(config: KafkaConfig): readonly TopicSpec[] {
 export interface TopicState {
   readonly name: string;
   readonly role: TopicSpec['role'];
+  /** As Kafka's tools write it; absent: there is none, or the brokers are of before 2.8. */
+  readonly id?: string;
   /** Absent: there is none. */
   readonly partitions?: number;
   readonly replicas?: number;
   readonly cleanupPolicy?: string;
   /** How long a record stays at least, ms; -1 for ever. A compacted topic has it too, and does not go by it. */
   readonly retentionMs?: number;
+  /** Largest batch that it takes, bytes. */
+  readonly maxMessageBytes?: number;
+  /** `CreateTime` or `LogAppendTime`. */
+  readonly timestampType?: string;
+  /** Of the changelog: offsets before the first, which somebody has deleted; all partitions together. */
+  readonly deletedHead?: number;
 }
 
-/** What the broker has of the deployment's topics. */
+const SETTINGS = ['cleanup.policy', 'retention.ms', 'max.message.bytes', 'message.timestamp.type'] as const;
+
+/** What the broker has of the deployment's topics. @throws PipelineError as `kafkaError` says */
 export async function readTopics(kafka: Kafka, config: KafkaConfig): Promise<readonly TopicState[]> {
-  return withAdmin(kafka, 'reading the topics', async (admin) => {
-    const specs = topicSpecs(config);
-    const names = new Set(await admin.listTopics());
-    const present = specs.filter(({ name }) => names.has(name));
-    const hidden = specs.find(({ name }) => !names.has(name));
-    if (hidden !== undefined) await requireVisible(admin, hidden.name);
-    if (present.length === 0) return specs.map(({ name, role }) => ({ name, role }));
-    const { topics } = await admin.fetchTopicMetadata({ topics: present.map(({ name }) => name) });
-    const { resources } = await admin.describeConfigs({
-      includeSynonyms: false,
-      resources: present.map(({ name }) => ({ type: 2, name, configNames: ['cleanup.policy', 'retention.ms'] })),
-    });
-    return specs.map(({ name, role }) => {
-      const found = topics.find((topic) => topic.name === name);
-      if (found === undefined) return { name, role };
-      const entries = resources.find(({ resourceName }) => resourceName === name)?.configEntries ?? [];
-      const settingOf = (key: string) => entries.find(({ configName }) => configName === key)?.configValue;
-      return {
-        name,
-        role,
-        partitions: found.partitions.length,
-        replicas: found.partitions[0]?.replicas.length ?? 0,
-        cleanupPolicy: settingOf('cleanup.policy') ?? '?',
-        retentionMs: Number(settingOf('retention.ms') ?? -1),
-      };
-    });
-  });
-}
-
-/** A topic that is not listed may be there, for others: an ACL is missing then, not the topic. */
-async function requireVisible(admin: Admin, name: string): Promise<void> {
+  const reader = new TopicMetadataReader(kafka);
   try {
-    await admin.fetchTopicMetadata({ topics: [name] });
-  } catch (thrown) {
-    const error = kafkaError(thrown, `looking up ${name}`);
-    if (error.code === 'KAFKA_AUTHORIZATION') throw error;
+    const states = await readTopicsWith(reader, config);
+    const changelog = states.find(({ role, partitions }) => role === 'changelog' && partitions !== undefined);
+    if (changelog === undefined) return states;
+    const firsts = await withAdmin(kafka, `reading the offsets of ${changelog.name}`, (admin) =>
+      admin.fetchTopicOffsets(changelog.name),
+    );
+    const deletedHead = firsts.reduce((sum, { low }) => sum + Number(low), 0);
+    return states.map((state) => (state === changelog ? { ...state, deletedHead } : state));
+  } finally {
+    await reader.close();
   }
 }
 
-/** Makes the topics that are missing. Returns their names. */
-export async function createTopics(kafka: Kafka, config: KafkaConfig): Promise<readonly string[]> {
-  const states = await readTopics(kafka, config);
-  const missing = topicSpecs(config).filter(({ name }) => states.find((state) => state.name === name)?.partitions === undefined);
-  if (missing.length === 0) return [];
-  await withAdmin(kafka, 'creating the topics', async (admin) => {
-    const topics = missing.map(
-      ({ name, settings }): ITopicConfig => ({
-        topic: name,
-        numPartitions: config.partitions,
-        replicationFactor: config.replicationFactor,
-        configEntries: Object.entries(settings).map(([key, value]) => ({ name: key, value })),
-      }),
-    );
-    // Waited for by ourselves: kafkajs gives up on a broker that has not heard of a topic yet.
-    await admin.createTopics({ topics, waitForLeaders: false });
-    await untilLed(
-      admin,
-      missing.map(({ name }) => name),
-    );
+/** The same without the head of the changelog, by a reader that stays open. */
+export async function readTopicsWith(reader: TopicMetadataReader, config: KafkaConfig): Promise<readonly TopicState[]> {
+  const specs = topicSpecs(config);
+  const found = await reader.topics([...new Set(specs.map(({ name }) => name))]);
+  if (found.size === 0) return specs.map(({ name, role }) => ({ name, role }));
+  const settings = await reader.settings([...found.keys()], SETTINGS);
+  return specs.map(({ name, role }) => {
+    const topic = found.get(name);
+    if (topic === undefined) return { name, role };
+    const settingOf = (key: (typeof SETTINGS)[number]) => settings.get(name)?.get(key);
+    return {
+      name,
+      role,
+      ...topic,
+      cleanupPolicy: settingOf('cleanup.policy') ?? '?',
+      retentionMs: Number(settingOf('retention.ms') ?? -1),
+      maxMessageBytes: Number(settingOf('max.message.bytes') ?? Number.NaN),
+      timestampType: settingOf('message.timestamp.type') ?? '?',
+    };
   });
-  return missing.map(({ name }) => name);
 }
 
 /** Waits until every partition has a leader. */
@@ -144,36 +129,6 @@ export async function untilLed(admin: Admin, names: readonly string[]): Promise<
     if (attempt >= 50) throw new PipelineError('KAFKA_FAILED', `${names.join(', ')}: made, and still without leaders after 10 s`);
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
-}
-
-/**
- * Checks that the topics are there, with equal partition counts (but `entities`, which holds no users), and that those which
- * must be compacted are.
- *
- * @returns the partition count
- * @throws PipelineError `TOPICS_INVALID` listing every problem
- */
-export function checkTopics(states: readonly TopicState[], config: KafkaConfig): number {
-  const problems: string[] = [];
-  const missing = states.filter(({ partitions }) => partitions === undefined).map(({ name }) => name);
-  if (missing.length > 0) problems.push(`missing: ${missing.join(', ')} (make them: hstu-streams topics create)`);
-  const ofUsers = states.filter(({ role }) => role !== 'entities');
-  const counts = new Set(ofUsers.flatMap(({ partitions }) => partitions ?? []));
-  if (counts.size > 1) {
-    const list = ofUsers.map(({ name, partitions }) => `${name} ${partitions ?? '-'}`).join(', ');
-    problems.push(
-      `partition counts differ: ${list}; a user's actions, requests, state and outputs share a partition number, so they must be equal`,
-    );
-  }
-  for (const spec of topicSpecs(config)) {
-    const found = states.find(({ name }) => name === spec.name)?.cleanupPolicy;
-    const wanted = spec.settings['cleanup.policy']!;
-    if (spec.role === 'changelog' || spec.role === 'userEmbeddings' || spec.role === 'entities')
-      if (found !== undefined && !found.includes(wanted))
-        problems.push(`${spec.name}: cleanup.policy is ${found}, must be ${wanted} (state would be deleted with its age)`);
-  }
-  if (problems.length > 0) throw new PipelineError('TOPICS_INVALID', ['the topics are not fit:', ...problems].join('\n  '));
-  return [...counts][0]!;
 }
 
 /** Says of a coordinator or a leader that it is being elected, reads its log, or does not know yet that it is one: it passes. */

@@ -113,6 +113,18 @@ export class LmdbStateStore implements StateReader {
     return entryCount - (this.#meta === undefined ? 0 : 1);
   }
 
+  /** Records there will be after these changes. @throws PipelineError `STATE_CORRUPTED` where the file is damaged */
+  countAfter(changes: readonly StateChange[]): number {
+    const last = new Map(changes.map(({ key, value }) => [Buffer.from(key).toString('latin1'), { key, stays: value !== null }]));
+    let count = this.count;
+    try {
+      for (const { key, stays } of last.values()) count += Number(stays) - Number(this.#database.doesExist(key));
+    } catch (error) {
+      throw this.#failed('cannot be read', error);
+    }
+    return count;
+  }
+
   /** Size of the data file. */
   get bytes(): number {
     return statSync(join(this.#path, DATA_FILE)).size;

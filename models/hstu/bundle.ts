@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { parseBoundedJson } from '../../schemas/bounded-json.ts';
 import { type BundleConfig, bundleConfigSchema } from '../../schemas/bundle-config.ts';
 import { describeIssues } from '../../schemas/config.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
@@ -64,7 +65,7 @@ export async function writeBundle(folder: string, bundle: Omit<Bundle, 'digest' 
     for (const { draft, content } of files) await writeFile(draft, content);
     for (const { draft, path } of files) await rename(draft, path);
   } catch (cause) {
-    for (const { draft } of files) await rm(draft, { force: true });
+    await Promise.allSettled(files.map(({ draft }) => rm(draft, { force: true })));
     throw new PipelineError('CONFIG_INVALID', `cannot write a bundle to ${folder}: ${messageOf(cause)}`, { cause });
   }
 }
@@ -86,7 +87,7 @@ export const kvBytesPerRow = ({ layers, heads, dqk, dv, precision }: KvShape): n
 function parseBundleConfig(text: string, origin: string): BundleConfig {
   let json: unknown;
   try {
-    json = JSON.parse(text);
+    json = parseBoundedJson(text);
   } catch (cause) {
     throw new PipelineError('BUNDLE_INVALID', `${origin}: not JSON: ${messageOf(cause)}`, { cause });
   }

@@ -1,4 +1,5 @@
 /** The safetensors file format: an 8-byte little-endian header length, a JSON header, the raw tensors. */
+import { parseBoundedJson } from '../../schemas/bounded-json.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 
 export interface Tensor {
@@ -28,13 +29,15 @@ export function readSafetensors(bytes: Uint8Array, origin: string): TensorMap {
   };
   if (bytes.byteLength < 8) refuse(`truncated: ${bytes.byteLength} bytes, a safetensors file has at least 8`);
   const headerLength = Number(new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true));
-  if (headerLength > HEADER_LIMIT_BYTES || 8 + headerLength > bytes.byteLength)
+  if (8 + headerLength > bytes.byteLength)
     refuse(`truncated or not a safetensors file: header of ${headerLength} bytes in a file of ${bytes.byteLength}`);
+  if (headerLength > HEADER_LIMIT_BYTES) refuse(`header of ${headerLength} bytes; at most ${HEADER_LIMIT_BYTES} are read`);
   let header: Record<string, HeaderEntry>;
   try {
-    header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + headerLength))) as Record<string, HeaderEntry>;
+    header = parseBoundedJson(new TextDecoder().decode(bytes.subarray(8, 8 + headerLength))) as Record<string, HeaderEntry>;
   } catch (cause) {
-    throw new PipelineError('BUNDLE_INVALID', `${origin}: the header is not JSON`, { cause });
+    const what = cause instanceof RangeError ? cause.message : 'not JSON';
+    throw new PipelineError('BUNDLE_INVALID', `${origin}: the header is ${what}`, { cause });
   }
   if (typeof header !== 'object' || header === null || Array.isArray(header)) refuse('the header is not an object');
   const body = bytes.subarray(8 + headerLength);

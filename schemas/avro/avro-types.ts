@@ -3,7 +3,8 @@
  *
  * They stand on avsc's inner protocol (`_read`, `_write`, `_update`), which its version here is pinned for.
  */
-import avro, { type Type } from 'avsc';
+import avro, { type Schema, type Type } from 'avsc';
+import { parseBoundedJson } from '../bounded-json.ts';
 import { RECORD_NAMES, type RecordName, SCHEMA_TEXTS, type WriterSchema } from './schemas.ts';
 
 /** What avsc reads from and writes to. */
@@ -112,14 +113,20 @@ export const RECORD_TYPES = typesOf(undefined);
 /** The same, slower, for records that hold a long beyond ±2^52. */
 export const WIDE_RECORD_TYPES = typesOf(wideLong);
 
+/** Characters of a schema and of all that it refers to: time and memory for a type grow faster than its text. */
+export const MAX_SCHEMA_CHARS = 262_144;
+
 /**
  * A writer's schema as a type: it is only ever read through.
  *
- * @throws Error for what is no Avro schema
+ * @throws Error for what is no Avro schema, or larger or deeper than any is that people write
  */
 export function writerType({ text, references = [], schemaType = 'AVRO' }: WriterSchema): Type {
   if (schemaType !== 'AVRO') throw new Error(`a schema of type ${schemaType}, not AVRO`);
+  const chars = references.reduce((sum, reference) => sum + reference.length, text.length);
+  if (chars > MAX_SCHEMA_CHARS)
+    throw new RangeError(`${chars} characters with what it refers to; at most ${MAX_SCHEMA_CHARS} are read`);
   const registry = {};
-  for (const reference of references) avro.Type.forSchema(JSON.parse(reference), { registry });
-  return avro.Type.forSchema(JSON.parse(text), { registry });
+  for (const reference of references) avro.Type.forSchema(parseBoundedJson(reference) as Schema, { registry });
+  return avro.Type.forSchema(parseBoundedJson(text) as Schema, { registry });
 }

@@ -11,6 +11,8 @@ export class Cursor {
   end = 0;
   /** Records that we are inside of. */
   depth = 0;
+  /** Arrays and maps that the walk is inside of. */
+  nesting = 0;
   /** A long was met that arithmetic on doubles may misread: beyond ±2^52. */
   wide = false;
   /** Why the bytes are no such record. */
@@ -23,6 +25,7 @@ export class Cursor {
     this.pos = pos;
     this.end = bytes.length;
     this.depth = 0;
+    this.nesting = 0;
     this.wide = false;
     this.problem = '';
     this.#emptyItemsLeft = FREE_EMPTY_ITEMS + bytes.length;

@@ -64,8 +64,11 @@ export function createRecordDecoder(options: RecordDecoderOptions): RecordDecode
 
   const decodeAction = avroOrJson(codec, compiled, valueFormat, mapping !== undefined);
   const decodeErasure = erasureDecoder(fieldsOf, erasureAction, options);
-  const decodeRequest = requestDecoder(fieldsOf, options);
+  const requestOf = requestDecoder(fieldsOf, options);
+  const decodeRequest = (record: SourceRecord): DecodeRequestResult =>
+    record.fault === undefined ? requestOf(record) : refuse(new Fault(record.fault.code, record.fault.message));
   const decode = (record: SourceRecord): DecodeResult => {
+    if (record.fault !== undefined) return refuse(new Fault(record.fault.code, record.fault.message));
     const { topic } = record.position;
     if (topic === topics.userActions) return decodeAction(record);
     if (topic === topics.erasures) return decodeErasure(record);

@@ -6,10 +6,22 @@ import type { ActionOutcome, CandidateScores, UserEmbedding } from '../output.ts
 import type { CandidateRequest, Erasure } from './requests.ts';
 import type { RecordName } from './schemas.ts';
 
+/** What a beginning of some bytes is the beginning of. */
+export interface CutBytes {
+  /** Length of the whole. */
+  readonly bytes: number;
+  /** Of the whole, 64 hexadecimal digits. */
+  readonly sha256: string;
+}
+
 /** A dead letter with what sending its record again takes. */
 export interface StampedDeadLetter extends Omit<DeadLetter, 'action' | 'userId'> {
   /** The record's own timestamp, ms since the epoch. */
   readonly timestampMs?: number;
+  /** Given where `original` is only the beginning. */
+  readonly originalCut?: CutBytes;
+  /** Given where `originalKey` is only the beginning. */
+  readonly keyCut?: CutBytes;
 }
 
 /** What each schema holds. */
@@ -47,6 +59,8 @@ interface DeadLetterFields {
   readonly code: string;
   readonly step: string;
   readonly message: string;
+  readonly originalCut: CutBytes | null;
+  readonly keyCut: CutBytes | null;
 }
 
 type ActionOutcomeFields = Omit<ActionOutcome, 'position' | 'ranked'> &
@@ -133,7 +147,7 @@ export const SHAPES: { readonly [N in RecordName]: Shape<RecordTypes[N]> } = {
     }),
   },
   DeadLetter: {
-    toFields: ({ position, code, step, message, original, originalKey, timestampMs }) => ({
+    toFields: ({ position, code, step, message, original, originalKey, timestampMs, originalCut, keyCut }) => ({
       ...position,
       timestampMs,
       originalKey: bufferOf(originalKey ?? null),
@@ -141,8 +155,21 @@ export const SHAPES: { readonly [N in RecordName]: Shape<RecordTypes[N]> } = {
       code,
       step,
       message,
+      originalCut,
+      keyCut,
     }),
-    fromFields: ({ topic, partition, offset, timestampMs, originalKey, original, code, step, message }: DeadLetterFields) => ({
+    fromFields: ({
+      topic,
+      partition,
+      offset,
+      timestampMs,
+      originalKey,
+      original,
+      code,
+      step,
+      message,
+      ...more
+    }: DeadLetterFields) => ({
       position: { topic, partition, offset },
       code: code as ErrorCode,
       step,
@@ -150,6 +177,8 @@ export const SHAPES: { readonly [N in RecordName]: Shape<RecordTypes[N]> } = {
       original,
       ...(originalKey === null ? {} : { originalKey }),
       ...(timestampMs === null ? {} : { timestampMs }),
+      ...(more.originalCut === null ? {} : { originalCut: { ...more.originalCut } }),
+      ...(more.keyCut === null ? {} : { keyCut: { ...more.keyCut } }),
     }),
   },
   ActionOutcome: {

@@ -40,7 +40,7 @@ export const FIXED_SCHEMA_IDS: Readonly<Record<RecordName, number>> = {
   Erasure: 0x48_53_03_01,
   UserEmbedding: 0x48_53_04_01,
   CandidateScores: 0x48_53_05_02,
-  DeadLetter: 0x48_53_06_01,
+  DeadLetter: 0x48_53_06_02,
   ActionOutcome: 0x48_53_07_01,
   Entity: 0x48_53_08_01,
 };

@@ -63,4 +63,24 @@ export const SUPERSEDED_SCHEMAS: ReadonlyMap<number, string> = new Map([
   ]
 }`,
   ],
+  [
+    0x48_53_06_01,
+    `{
+  "type": "record",
+  "name": "DeadLetter",
+  "namespace": "io.hstustreams",
+  "doc": "A record that could not be used, byte for byte, and why. Topic dead-letters, key: the user's id where the record could be read, else the record's own. Enough to send it again.",
+  "fields": [
+    { "name": "topic", "type": "string", "doc": "Where the record came from." },
+    { "name": "partition", "type": "int" },
+    { "name": "offset", "type": "long" },
+    { "name": "timestampMs", "type": ["null", "long"], "default": null, "doc": "The record's own timestamp, ms since the epoch." },
+    { "name": "originalKey", "type": ["null", "bytes"], "default": null, "doc": "The record's key; null: it had none." },
+    { "name": "original", "type": ["null", "bytes"], "default": null, "doc": "The record's value; null: it was a tombstone." },
+    { "name": "code", "type": "string", "doc": "RECORD_MALFORMED, TIME_INVALID and so on. Text rather than an enum: the set grows, and an old consumer must read what it does not know." },
+    { "name": "step", "type": "string", "doc": "The step that gave up on it." },
+    { "name": "message", "type": "string", "doc": "For people: the field, the value, what is allowed." }
+  ]
+}`,
+  ],
 ]);

@@ -14,6 +14,8 @@ export type Walk = (cursor: Cursor) => boolean;
 
 /** Records inside records, at most. */
 const MAX_DEPTH = 64;
+/** Arrays and maps inside one another, records between them or not, at most. */
+const MAX_NESTING = 512;
 /** Texts up to here are looked at byte by byte, which is quicker than a call. */
 const SHORT_TEXT_BYTES = 48;
 
@@ -120,9 +122,13 @@ function walkFields(fields: readonly Walk[], least: number): Walk {
 /** Blocks of items: a count each, negative when the block's size in bytes follows; a count of zero ends them. */
 function walkBlocks(item: Walk, least: number, fixed: number | undefined): Walk {
   return (cursor) => {
+    if (++cursor.nesting > MAX_NESTING) return cursor.fail(`arrays inside arrays, more than ${MAX_NESTING} deep`);
     for (;;) {
       let count = cursor.readLong();
-      if (count === 0) return true;
+      if (count === 0) {
+        cursor.nesting--;
+        return true;
+      }
       let blockEnd = -1;
       if (count < 0) {
         count = -count;

@@ -1,8 +1,9 @@
 /** What `doctor` asks about Kafka: the brokers and topics of the configuration; without one, whether `up` could start a broker. */
 import { requireJava, requireMaven } from '../../infra/kafka/broker/java.ts';
 import { isComplete, KAFKA_VERSION } from '../../infra/kafka/broker/libs.ts';
+import { checkTopics } from '../../infra/kafka/check-topics.ts';
 import { kafkaClient } from '../../infra/kafka/kafka-client.ts';
-import { checkTopics, readTopics, withAdmin } from '../../infra/kafka/topics.ts';
+import { readTopics, withAdmin } from '../../infra/kafka/topics.ts';
 import type { Config, KafkaConfig } from '../../schemas/config.ts';
 import { messageOf } from '../../schemas/errors.ts';
 import { loginName } from '../../schemas/kafka-sasl.ts';

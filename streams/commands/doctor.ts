@@ -7,6 +7,7 @@ import type { Command } from 'commander';
 import colors from 'picocolors';
 import { connect } from '../../infra/clickhouse/connect.ts';
 import { count, mebibytes } from '../../infra/console/format.ts';
+import { allowedOpenFiles, NEEDED_OPEN_FILES } from '../../infra/console/open-files.ts';
 import { printable, printableLines } from '../../infra/console/printable.ts';
 import { HstuEncoder } from '../../models/encoder.ts';
 import { chooseProvider, type Provider } from '../../models/gpu/choose-provider.ts';
@@ -42,6 +43,7 @@ export function addDoctor(program: Command): void {
       };
       const checks: Check[] = [
         { name: 'Node.js', mend: 'install Node.js 20 or newer', run: checkNode },
+        { name: 'open files', mend: 'ulimit -n 1024', run: checkOpenFiles },
         { name: 'ONNX Runtime', mend: 'npm ci', run: () => checkRuntime('cpu') },
         {
           name: 'configuration',
@@ -113,6 +115,12 @@ async function checkNode(): Promise<string> {
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
   if (major < 20 || (major === 20 && minor < 15)) throw new Error(`version ${process.versions.node}; 20.15 or newer is needed`);
   return process.versions.node;
+}
+
+/** Fewer than are needed end every command before it begins. */
+async function checkOpenFiles(): Promise<string> {
+  const allowed = allowedOpenFiles();
+  return allowed === undefined ? 'no limit is known' : `${count(allowed)} allowed, ${NEEDED_OPEN_FILES} needed`;
 }
 
 /** On what the encoder would run, and why; a GPU, asked for or found, really encodes. */

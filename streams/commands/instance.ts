@@ -5,6 +5,8 @@ import { type Interrupt, onInterrupt } from './interrupt.ts';
 
 /** Beyond the drain: leaving the group, closing connections. */
 const CLOSE_MS = 10_000;
+/** For a connection whose closing was cut short, ms. */
+const LINGER_MS = 1_000;
 
 export interface InstanceOptions {
   readonly logger: Logger;
@@ -17,6 +19,8 @@ export interface InstanceOptions {
 export interface InstanceEnds extends Interrupt {
   /** What ends the instance: the process follows, whatever it has still open. */
   readonly onFailed: (error: unknown) => void;
+  /** The work is over and all is closed: what still keeps the process alive is not waited for. */
+  readonly over: () => void;
 }
 
 export function instanceEnds({ logger, drainTimeoutMs, stopping, late }: InstanceOptions): InstanceEnds {
@@ -33,5 +37,9 @@ export function instanceEnds({ logger, drainTimeoutMs, stopping, late }: Instanc
     failed = true;
     endInTime(error, () => logger.error('not all was closed in time: ending'));
   };
-  return { ...interrupt, onFailed };
+  const over = () => {
+    interrupt.dispose();
+    setTimeout(() => process.exit(), LINGER_MS).unref();
+  };
+  return { ...interrupt, onFailed, over };
 }

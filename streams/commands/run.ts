@@ -75,7 +75,7 @@ export function addRun(program: Command): void {
         throw error;
       } finally {
         await told.close();
-        ends.dispose();
+        ends.over();
       }
     });
 }

@@ -44,7 +44,7 @@ export function addSink(program: Command): void {
       } catch (error) {
         if (!isStopped(error, ends.signal)) throw error;
       } finally {
-        ends.dispose();
+        ends.over();
       }
     });
 }

@@ -2,10 +2,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ClickHouse } from '../../infra/clickhouse/clickhouse.ts';
 import { readOffsets } from '../../infra/clickhouse/feed/feed-offsets.ts';
+import { checkTopics } from '../../infra/kafka/check-topics.ts';
 import type { KafkaClient } from '../../infra/kafka/kafka-client.ts';
 import { readRanges, resolveRanges } from '../../infra/kafka/range-reader.ts';
 import { committedBy, type RequestedErasure, requestErasure } from '../../infra/kafka/request-erasure.ts';
-import { checkTopics, readTopics } from '../../infra/kafka/topics.ts';
+import { readTopics } from '../../infra/kafka/topics.ts';
 import type { SourceRecord } from '../../schemas/action.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import type { LiveConfig } from '../require-kafka.ts';
@@ -28,7 +29,7 @@ export interface ErasureParts {
 }
 
 const POLL_MS = 250;
-const MAX_BUFFERED_BYTES = 4 * 2 ** 20;
+const LIMITS = { maxBufferedBytes: 4 * 2 ** 20, faults: 'given' } as const;
 
 /** Writes the erasure. @returns where it stands */
 export async function askForErasure({ kafka, config, userId, reason }: ErasureParts): Promise<RequestedErasure> {
@@ -77,7 +78,7 @@ export async function eraseAndWait(parts: ErasureParts): Promise<void> {
   const { clickhouse } = parts;
   if (clickhouse === undefined || (await readOffsets(clickhouse, group)).size === 0) return;
   const stored = (topic: string, partition: number) => async () =>
-    (await readOffsets(clickhouse, group)).get(`${partition}/${topic}`) ?? 0;
+    (await readOffsets(clickhouse, group)).get(`${partition}/${topic}`)?.nextOffset ?? 0;
   await waitFor(parts, `the sink to read ${erasures}`, asked.offset + 1, stored(erasures, asked.partition));
   const tombstone = await lastTombstone(parts, asked.partition);
   if (tombstone !== undefined)
@@ -93,7 +94,7 @@ async function lastUnread({ kafka, config, isOfUser, prepare, signal }: ErasureP
     from: Math.min(range.to, Math.max(range.from, committed.get(`${range.partition}/${range.topic}`) ?? 0)),
   }));
   const last = new Map<number, number>();
-  for await (const records of readRanges(kafka, ranges, MAX_BUFFERED_BYTES, signal)) {
+  for await (const records of readRanges(kafka, ranges, LIMITS, signal)) {
     await prepare?.(records);
     for (const record of records) if (isOfUser(record)) last.set(record.position.partition, record.position.offset);
   }
@@ -105,7 +106,7 @@ async function lastTombstone({ kafka, config, userId, signal }: ErasureParts, pa
   const ranges = await resolveRanges(kafka, config.kafka.topics.userEmbeddings, () => ({}));
   let last: number | undefined;
   const own = ranges.filter((range) => range.partition === partition);
-  for await (const records of readRanges(kafka, own, MAX_BUFFERED_BYTES, signal))
+  for await (const records of readRanges(kafka, own, LIMITS, signal))
     for (const { key, value, position } of records)
       if (value === null && key != null && Buffer.from(key).toString() === userId) last = position.offset;
   return last;

@@ -45,7 +45,8 @@ interface Trace {
   readonly isErasure?: boolean;
 }
 
-const MAX_BUFFERED_BYTES = 4 * 2 ** 20;
+/** What lies in a batch that is too large is nobody's that anyone could tell. */
+const LIMITS = { maxBufferedBytes: 4 * 2 ** 20, faults: 'given' } as const;
 
 /**
  * Reads every committed record of every topic.
@@ -105,7 +106,7 @@ async function tracesIn({ name, role }: TopicState, search: TopicSearch, places:
   const traces: Trace[] = [];
   let records = 0;
   const ranges = await resolveRanges(kafka, name, () => ({}));
-  for await (const part of readRanges(kafka, ranges, MAX_BUFFERED_BYTES, signal)) {
+  for await (const part of readRanges(kafka, ranges, LIMITS, signal)) {
     if (role !== 'changelog') await prepare?.(part);
     for (const record of part) {
       const trace = traceOf(record);

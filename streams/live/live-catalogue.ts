@@ -1,5 +1,6 @@
 /** The catalogue of an instance, as the entities topic changes it: read whole at the start, followed, applied between two batches. */
 import type { KafkaClient } from '../../infra/kafka/kafka-client.ts';
+import type { Standing } from '../../infra/kafka/partition-buffer.ts';
 import { TopicFollower } from '../../infra/kafka/topic-follower.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
 import type { SourcePosition, SourceRecord } from '../../schemas/action.ts';
@@ -96,9 +97,14 @@ export class LiveCatalogue {
     return this.#entities.over(bundle);
   }
 
-  /** Records of the topic's partitions that are not read yet. */
-  get lag(): ReadonlyMap<number, number> {
-    return this.#follower.lag;
+  /** Where each partition's next record to be taken is to be found. */
+  get positions(): ReadonlyMap<number, number> {
+    return this.#follower.positions;
+  }
+
+  /** Partitions of the topic that cannot be read on now. */
+  get standing(): readonly Standing[] {
+    return this.#follower.standing;
   }
 
   /** Tells the encoder which catalogue is meant by what it is asked from now on: when the model before is worked with no more. */

@@ -16,6 +16,8 @@ export interface LiveStreamParts {
   readonly task: TaskParts;
   readonly pipeline: FlowOptions['parts'];
   readonly observer: LiveObserver;
+  /** Awaited before partitions are taken over. @throws PipelineError why they cannot be. @default nothing is waited for */
+  readonly beforeTakeOver?: () => Promise<void>;
   /** Follows the partitions of others. @default none */
   readonly standby?: Standby | undefined;
 }
@@ -81,6 +83,7 @@ export class LiveStream {
     await standby?.own(assignment);
     if (gained.length > 0) {
       become('RESTORING');
+      await this.#parts.beforeTakeOver?.();
       await this.#takeOver(gained, drain);
     }
     standby?.follow();

@@ -229,9 +229,13 @@ export class LiveTelemetry {
     return oldest;
   }
 
-  #scrape({ stream, fetcher, topics, catalogue, watch }: OpenLive): void {
+  #scrape({ stream, fetcher, topics, catalogue, watch, ends }: OpenLive): void {
     this.#metrics.watch({ ...watch.report(), ready: isReady(this.#trouble.health) });
-    for (const [partition, records] of catalogue?.lag ?? []) this.#metrics.catalogueLag(partition, records);
+    const { entities } = this.#config.kafka.topics;
+    for (const [partition, position] of catalogue?.positions ?? []) {
+      const end = ends.endsOf(entities!).get(partition);
+      if (end !== undefined) this.#metrics.catalogueLag(partition, Math.max(0, end - position));
+    }
     let hotUsers = 0;
     let bytes = 0;
     for (const [partition, task] of stream.tasks) {

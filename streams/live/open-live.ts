@@ -7,7 +7,8 @@ import { OutputProducer } from '../../infra/kafka/output-producer.ts';
 import { outputRecords } from '../../infra/kafka/output-records.ts';
 import { PartitionFetcher } from '../../infra/kafka/partition-fetcher.ts';
 import { SchemaRegistry } from '../../infra/kafka/schema-registry.ts';
-import { changelogOf, checkTopics, inputTopics, readTopics } from '../../infra/kafka/topics.ts';
+import { TopicGuard } from '../../infra/kafka/topic-guard.ts';
+import { changelogOf, inputTopics } from '../../infra/kafka/topics.ts';
 import type { HstuEncoder } from '../../models/encoder.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
 import type { SourceRecord } from '../../schemas/action.ts';
@@ -63,6 +64,7 @@ export interface OpenLive {
   readonly stream: LiveStream;
   /** What stands in the way of its work. */
   readonly watch: Watch;
+  readonly ends: LogEnds;
   /** Input topics. */
   readonly topics: readonly string[];
   readonly partitions: number;
@@ -96,7 +98,8 @@ export async function openLive({
   const opener = kafkaClient(config.kafka, { retries: 1 });
   const topics = inputTopics(config.kafka);
   await requireLogin(config.kafka);
-  const partitions = checkTopics(await inTime(() => readTopics(opener, config.kafka)), config.kafka);
+  const guard = new TopicGuard(opener, config.kafka, { ...observer, onFailed: (error) => stream.fail(error) });
+  const partitions = await inTime(() => guard.open());
   const registry = config.kafka.schemaRegistry && new SchemaRegistry(config.kafka.schemaRegistry);
   await inTime(() => requireMappedFields(config.kafka, registry));
   const { userEmbeddings, candidateScores, deadLetters, actionOutcomes } = config.kafka.topics;
@@ -109,13 +112,17 @@ export async function openLive({
   await inTime(async () => registry?.register(published));
   const schemas = registry ?? fixedSchemas;
   const codec = new AvroCodec({ schemas, maxRecordBytes: config.kafka.maxRecordBytes });
-  const outputs = new OutputProducer(kafka, config.kafka);
+  const { maxBytes } = guard;
+  const outputs = new OutputProducer(kafka, config.kafka, maxBytes);
   const changelog = new ChangelogReader(kafka, changelogOf(config.kafka));
   const fetcher = new PartitionFetcher(kafka, {
     maxBufferedBytes: config.kafka.maxBufferedBytes,
+    maxBatchBytes: config.kafka.maxBatchBytes,
     onData: ({ partition }) => stream.tasks.get(partition)?.source.notify(),
     onError: (error) => stream.fail(error),
     onTrouble: (error) => observer.onNotice?.('fetching fails; it is tried again', { code: error.code, reason: error.message }),
+    onStanding: (standing) => observer.onNotice?.('a partition stands: it cannot be read on', { ...standing }),
+    onMoving: ({ topic, partition }) => observer.onFact?.('a partition that stood goes on', { topic, partition }),
     onSkipped: ({ topic, partition }, from, to) => observer.onLost?.({ topic, partition }, from, to),
   });
   const publishedAt = new Map<number, number>();
@@ -123,7 +130,7 @@ export async function openLive({
     const { partition } = batch.source;
     const publishedAtMs = Math.max(Date.now(), (publishedAt.get(partition) ?? 0) + 1);
     publishedAt.set(partition, publishedAtMs);
-    return outputRecords(codec, config.kafka.topics, batch, publishedAtMs);
+    return outputRecords(codec, config.kafka.topics, batch, publishedAtMs, maxBytes);
   };
   const atLeastOnce = config.kafka.delivery === 'at-least-once';
   // A tombstone, and what follows it, is written by the partition's owner alone: a zombie must not bring an erased user back.
@@ -142,6 +149,9 @@ export async function openLive({
     window: bundle.config.window,
     hotUsersPerPartition: Math.max(1, Math.ceil(config.state.hotUsers / partitions)),
     topics,
+    topicIds: guard.idsOf(topics),
+    partitions,
+    maxBytes,
     prepare,
     outputs: (batch) => (inTransaction(batch) ? toRecords(batch) : new Map()),
     committedOffsets: (partition) =>
@@ -161,8 +171,11 @@ export async function openLive({
     requests: { topic: config.kafka.topics.candidateRequests, decoder },
     // Exactly once, outputs are part of the commit's transaction.
     publisher: {
-      publish: (batch: OutputBatch) =>
-        inTransaction(batch) ? Promise.resolve() : outputs.send(batch.source.partition, toRecords(batch)),
+      publish: async (batch: OutputBatch) => {
+        if (inTransaction(batch)) return;
+        await stream.tasks.get(batch.source.partition)?.requireClock(batch);
+        await outputs.send(batch.source.partition, toRecords(batch));
+      },
     },
     // Nothing else that an instance publishes says them.
     ranks: actionOutcomes !== undefined,
@@ -227,6 +240,7 @@ export async function openLive({
     task,
     standby: config.state.standby ? new Standby(followed, { partitions }) : undefined,
     pipeline: slot,
+    beforeTakeOver: () => guard.check(),
     observer: {
       ...observer,
       onCommitted: (batch) => {
@@ -248,10 +262,11 @@ export async function openLive({
     partitions,
     positions: () => positionsOf([...stream.tasks.values()], fetcher),
     owned: () => stream.assignment,
-    standing: () => [],
+    standing: () => [...fetcher.standing(), ...(catalogue?.standing ?? [])],
   });
   const close = async () => {
     await catalogue?.close();
+    await guard.close();
     await Promise.all([ends.close(), fetcher.close(), changelog.close(), outputs.close(), models.close()]);
     await slot.current.encoder.close();
   };
@@ -264,6 +279,7 @@ export async function openLive({
     const updates = await readUpdates(config);
     await inTime(async () => catalogue?.open(updates));
     ends.start();
+    guard.watch();
   } catch (error) {
     observer.onFailed?.(error);
     await close();
@@ -278,6 +294,7 @@ export async function openLive({
     fetcher,
     stream,
     watch,
+    ends,
     topics,
     partitions,
     run: (signal) => stream.run(signal),

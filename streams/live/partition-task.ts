@@ -1,9 +1,9 @@
 /** One input partition in this instance's hands: its producer, its state, its records, from taking over to handing over. */
-import { randomBytes } from 'node:crypto';
 import type { ChangelogReader } from '../../infra/kafka/changelog-reader.ts';
 import type { KafkaClient } from '../../infra/kafka/kafka-client.ts';
 import type { PartitionFetcher } from '../../infra/kafka/partition-fetcher.ts';
-import { type OutgoingRecord, type OutgoingRecords, PartitionProducer } from '../../infra/kafka/partition-producer.ts';
+import { type OutgoingRecords, PartitionProducer } from '../../infra/kafka/partition-producer.ts';
+import { hasAnythingAfter } from '../../infra/kafka/records-after.ts';
 import { changelogOf } from '../../infra/kafka/topics.ts';
 import { PersistentSequenceStore } from '../../operators/index.ts';
 import type { SourceRecord } from '../../schemas/action.ts';
@@ -11,12 +11,14 @@ import type { OutputBatch } from '../../schemas/batch.ts';
 import type { Config, KafkaConfig } from '../../schemas/config.ts';
 import { decodePlace, PLACE_KEYS } from '../../schemas/erasure-place.ts';
 import type { PipelineError } from '../../schemas/errors.ts';
-import type { InputPositions, StateChange, StatePosition, StateSignature } from '../../schemas/state.ts';
-import { commitAgain, outcomeOf } from './commit-again.ts';
+import type { InputPositions, StateChange, StatePosition, StateSignature, TopicIds } from '../../schemas/state.ts';
 import { ErasurePlaces } from './erasure-places.ts';
+import { PartitionCommits } from './partition-commits.ts';
 import { PartitionSource } from './partition-source.ts';
 import { encodePosition, POSITION_KEY } from './position-record.ts';
+import { ClockCheck } from './require-clock.ts';
 import { type RestoredState, restoreState, type StateMeta } from './restore-state.ts';
+import { startPositions } from './start-positions.ts';
 
 /** What all partitions of an instance share. */
 export interface TaskParts {
@@ -30,6 +32,12 @@ export interface TaskParts {
   readonly window: { readonly maxLength: number; readonly blockLength: number };
   readonly hotUsersPerPartition: number;
   readonly topics: readonly string[];
+  /** Of `topics`, as found when the instance was opened: where one becomes another, the instance ends. */
+  readonly topicIds: TopicIds;
+  /** Of each of `topics`. */
+  readonly partitions: number;
+  /** Largest batch that each topic takes, bytes. */
+  readonly maxBytes: ReadonlyMap<string, number>;
   readonly prepare?: ((records: readonly SourceRecord[]) => Promise<void>) | undefined;
   /** What of the batch belongs into the commit's transaction beside the state, by topic. */
   readonly outputs: (batch: OutputBatch) => OutgoingRecords;
@@ -61,13 +69,9 @@ export class PartitionTask {
   readonly #producer: PartitionProducer;
   readonly #state: RestoredState;
   readonly #source: PartitionSource;
-  readonly #changelog: string;
   readonly #places: ErasurePlaces;
-  readonly #writer = randomBytes(4).toString('hex');
-  readonly #closing = new AbortController();
-  #inputs: InputPositions;
-  /** Where the record after the newest committed one is to be found. */
-  #changelogEnd: number;
+  readonly #commits: PartitionCommits;
+  readonly #clock: ClockCheck;
   /** The local store's last write: behind the transaction, and repaired from the changelog where it is lost. */
   #storing: Promise<void> = Promise.resolve();
   #committing: Promise<void> = Promise.resolve();
@@ -79,13 +83,13 @@ export class PartitionTask {
    * @throws PipelineError; `DOMException` `AbortError` when stopped
    */
   static async open(partition: number, parts: TaskParts, signal: AbortSignal): Promise<PartitionTask> {
-    const producer = new PartitionProducer(parts.kafka, parts.config.kafka, partition);
+    const producer = new PartitionProducer(parts.kafka, parts.config.kafka, partition, parts.maxBytes);
     let state: RestoredState | undefined;
     try {
       await producer.open();
       signal.throwIfAborted();
-      state = await restoreState(partition, parts, signal);
-      const inputs = await startPositions(partition, parts, state.position);
+      state = await restoreState(partition, parts, signal, { alone: true });
+      const inputs = await startPositions(partition, parts, state);
       if (state.position === undefined && parts.config.kafka.startFrom === 'latest')
         await commitStart(inputs, parts, producer, state);
       const places = await placesOf(partition, parts, state, inputs);
@@ -109,13 +113,27 @@ export class PartitionTask {
     changelogEnd: number,
   ) {
     this.partition = partition;
-    this.#changelogEnd = changelogEnd;
     this.#places = places;
     this.#parts = parts;
     this.#producer = producer;
     this.#state = state;
-    this.#inputs = inputs;
-    this.#changelog = changelogOf(parts.config.kafka);
+    const topic = changelogOf(parts.config.kafka);
+    this.#commits = new PartitionCommits({
+      partition,
+      producer,
+      changelog: parts.changelog,
+      topic,
+      stateId: state.stateId,
+      made: () => ({ topicIds: parts.topicIds, partitions: parts.partitions, signature: parts.signature }),
+      inputs,
+      end: changelogEnd,
+      onAgain: (error) => parts.observer.onCommitAgain?.(partition, error),
+    });
+    this.#clock = new ClockCheck({
+      now: parts.now,
+      hasAnythingAfter: (timeMs) => hasAnythingAfter(parts.kafka, topic, partition, timeMs),
+      commitNothing: () => this.#commits.mark(() => state.store.count),
+    });
     const { batchEvents, maxInFlightBatches } = parts.config.kafka;
     this.sequences = new PersistentSequenceStore({
       reader: state.store,
@@ -148,45 +166,41 @@ export class PartitionTask {
 
   /** Next offset to be committed, by input topic. */
   get inputs(): InputPositions {
-    return this.#inputs;
+    return this.#commits.inputs;
   }
 
-  /** Commits state, offsets and, where they belong into the transaction, outputs. One at a time. */
+  /**
+   * Commits state, offsets and, where they belong into the transaction, outputs. One at a time.
+   *
+   * @throws PipelineError Kafka's; `CLOCK_OFF`; the state's own
+   */
   commit(batch: OutputBatch): Promise<void> {
-    this.#committing = this.#commit(batch);
+    this.#committing = this.requireClock(batch).then(() => this.#commit(batch));
     this.#committing.catch(() => this.#parts.observer.onAborted?.(this.partition));
     return this.#committing;
   }
 
+  /** Before anything of a batch is published. @throws PipelineError `CLOCK_OFF` */
+  requireClock(batch: OutputBatch): Promise<void> {
+    return this.#clock.require(batch);
+  }
+
   async #commit(batch: OutputBatch): Promise<void> {
-    const { outputs, signature, now, observer, config } = this.#parts;
+    const { outputs, now, observer, config } = this.#parts;
     const { userActions, erasures } = config.kafka.topics;
     const began = performance.now();
-    const inputs = { ...this.#inputs, [batch.source.topic]: batch.source.nextOffset };
+    // Whose fault is met here: what is counted next stands on it.
+    await this.#storing;
+    const moved = { [batch.source.topic]: batch.source.nextOffset };
     const erased = batch.source.topic === erasures ? batch.source.records : [];
     const changes: readonly StateChange[] = [
       ...(batch.state?.changes ?? []),
-      ...(erased.length === 0 ? [] : this.#places.changesOf(erased, inputs[userActions]!)),
+      ...(erased.length === 0 ? [] : this.#places.changesOf(erased, this.inputs[userActions]!)),
     ];
-    const position: StatePosition = { stateId: this.#state.stateId, inputs, signature, writer: this.#writer };
-    const records = new Map<string, readonly OutgoingRecord[]>(outputs(batch));
-    const logged = [...changes, { key: POSITION_KEY, value: encodePosition(position) }];
-    records.set(this.#changelog, logged);
-    const { signal } = this.#closing;
-    const at = { changelog: this.#parts.changelog, topic: this.#changelog, partition: this.partition, signal };
-    const ends = await commitAgain({
-      producer: this.#producer,
-      commit: { records, inputs: { [batch.source.topic]: batch.source.nextOffset } },
-      outcome: () => outcomeOf(logged, { ...at, from: this.#changelogEnd }),
-      signal,
-      onAgain: (error) => observer.onCommitAgain?.(this.partition, error),
-    });
-    this.#inputs = inputs;
-    this.#changelogEnd = ends.get(this.#changelog)!;
+    const records = this.#state.store.countAfter(changes);
+    const { position, end } = await this.#commits.write(outputs(batch), changes, moved, () => records);
     this.#places.committed(erased);
-    // One write at a time; a commit waits for the one before, so that at most one is outstanding.
-    await this.#storing;
-    const meta = { position, changelogOffset: this.#changelogEnd, savedAtMs: now() };
+    const meta = { position, changelogOffset: end, savedAtMs: now() };
     this.#storing = this.#state.store.write(changes, meta).then(() => {
       if (batch.state !== undefined) this.sequences.committed(batch.state.mark);
     });
@@ -208,7 +222,7 @@ export class PartitionTask {
   }
 
   async #close(): Promise<void> {
-    this.#closing.abort();
+    this.#commits.close();
     for (const topic of this.#parts.topics) this.#parts.fetcher.unassign({ topic, partition: this.partition });
     await this.#settled();
     await this.#state.store.close();
@@ -228,12 +242,12 @@ export class PartitionTask {
  */
 async function commitStart(
   inputs: InputPositions,
-  { config, signature, now }: TaskParts,
+  { config, signature, topicIds, partitions, now }: TaskParts,
   producer: PartitionProducer,
   { store, stateId }: RestoredState,
 ): Promise<void> {
   const changelog = changelogOf(config.kafka);
-  const position: StatePosition = { stateId, inputs, signature };
+  const position: StatePosition = { stateId, inputs, topicIds, partitions, records: store.count, signature };
   const records = new Map([[changelog, [{ key: POSITION_KEY, value: encodePosition(position) }]]]);
   const ends = await producer.commit({ records, inputs });
   await store.write([], { position, changelogOffset: ends.get(changelog)!, savedAtMs: now() });
@@ -249,40 +263,4 @@ async function placesOf(
   const places = store.range(PLACE_KEYS.first, PLACE_KEYS.last).flatMap(({ key, value }) => decodePlace(key, value) ?? []);
   const { first } = places.length === 0 ? { first: 0 } : await fetcher.offsets({ topic, partition });
   return new ErasurePlaces(places, inputs[topic]!, first);
-}
-
-/** By the state, for it holds what was done; else what the group committed; else as configured. */
-async function startPositions(
-  partition: number,
-  { topics, fetcher, config, committedOffsets, observer }: TaskParts,
-  position: StatePosition | undefined,
-): Promise<InputPositions> {
-  const committed = await committedOffsets(partition);
-  const starts: Record<string, number> = {};
-  for (const topic of topics) {
-    const known = position?.inputs[topic];
-    const group = committed[topic];
-    if (known !== undefined && group !== undefined && group !== known)
-      observer.onNotice?.('the committed offset is not where the state stands; going on where the state stands', {
-        topic,
-        partition,
-        committed: group,
-        state: known,
-        mend: 'to process again, use hstu-streams reset',
-      });
-    if (position === undefined && group !== undefined)
-      observer.onNotice?.('there is no state behind the committed offset; users begin with empty sequences', {
-        topic,
-        partition,
-        committed: group,
-        mend: 'if this is not after a reset, the changelog is lost: hstu-streams reset --to earliest rebuilds it from the input',
-      });
-    const start = known ?? group;
-    if (start !== undefined) starts[topic] = start;
-    else {
-      const { first, end } = await fetcher.offsets({ topic, partition });
-      starts[topic] = config.kafka.startFrom === 'earliest' ? first : end;
-    }
-  }
-  return starts;
 }

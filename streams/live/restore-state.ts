@@ -7,6 +7,7 @@ import type { SourceRecord } from '../../schemas/action.ts';
 import type { StateChange, StatePosition } from '../../schemas/state.ts';
 import type { TaskParts } from './partition-task.ts';
 import { decodePosition, isPosition } from './position-record.ts';
+import { headLost, requireWhole, whatIsMissing } from './whole-state.ts';
 
 /** Stored with every commit, in the same transaction of the local store. */
 export interface StateMeta extends StateStoreMeta {
@@ -22,6 +23,14 @@ export interface RestoredState {
   readonly stateId: string;
   /** Absent: nothing was ever committed. */
   readonly position: StatePosition | undefined;
+  /** Timestamp of the position's record, ms since the epoch; absent with it. */
+  readonly positionedAtMs: number | undefined;
+}
+
+/** Where the changelog's newest position stands. */
+interface Reached {
+  readonly position: StatePosition;
+  readonly positionedAtMs: number;
 }
 
 export type RestoreParts = Pick<TaskParts, 'config' | 'changelog' | 'requireCompatible' | 'observer' | 'now'>;
@@ -32,32 +41,49 @@ const MAX_AGE_MS = TOMBSTONES_KEPT_MS / 2;
 /**
  * Opens the partition's store and applies what the changelog has more.
  *
- * Called by the partition's only producer, so nobody else writes. A store that is damaged, older than the changelog's
- * tombstones, or not of this changelog (after a reset) is emptied, which is said, and restored from the start.
+ * A store that is damaged, older than the changelog's tombstones, or not of this changelog (after a reset) is emptied, which is
+ * said, and restored from the start.
  *
- * @throws PipelineError `STATE_INCOMPATIBLE`, `STATE_CORRUPTED` (of the changelog), Kafka's; `AbortError` when stopped
+ * @param alone the caller is the partition's only producer: nobody else writes, so the state is to be whole
+ * @throws PipelineError `STATE_INCOMPATIBLE`, `STATE_CORRUPTED` (of the changelog), `STATE_LOST` where records of a whole state are
+ *   missing, Kafka's; `AbortError` when stopped
  */
-export async function restoreState(partition: number, parts: RestoreParts, signal: AbortSignal): Promise<RestoredState> {
+export async function restoreState(
+  partition: number,
+  parts: RestoreParts,
+  signal: AbortSignal,
+  { alone }: { readonly alone: boolean },
+): Promise<RestoredState> {
   const { config, changelog, observer, now } = parts;
   const path = join(config.state.path, config.kafka.applicationId, String(partition));
   const { store, rebuilt } = await openStateStore({ path });
   try {
     const meta = store.meta() as StateMeta | undefined;
     const { first, end } = await changelog.offsets(partition);
-    const reason = rebuilt ?? (meta && whyUnusable(meta, { first, end, now: now() }));
-    let position: StatePosition | undefined;
+    let reason = rebuilt ?? (meta && whyUnusable(meta, { first, end, now: now() }));
     if (reason === undefined && meta?.position !== undefined) {
       // Begins at the newest record that the store has, to see whether it is still the same.
-      position = await catchUp(partition, parts, signal, store, { from: meta.changelogOffset - 1, known: meta.position });
-      if (position !== undefined) return { store, stateId: position.stateId, position };
+      const from = meta.changelogOffset - 1;
+      const reached = await catchUp(partition, parts, signal, store, { from, known: meta.position });
+      const missing = alone && reached !== undefined ? whatIsMissing(reached.position, store.count) : undefined;
+      if (reached !== undefined && missing === undefined) {
+        if (alone && first > 0) observer.onNotice?.('the changelog has lost its beginning', headLost(partition, first));
+        return { store, stateId: reached.position.stateId, ...reached };
+      }
+      reason = missing ?? 'it is of another state than the changelog';
     }
     if (meta !== undefined || rebuilt !== undefined) {
-      const why = reason ?? 'it is of another state than the changelog';
-      observer.onNotice?.('the local store is restored from the changelog', { partition, path, reason: why });
+      observer.onNotice?.('the local store is restored from the changelog', { partition, path, reason });
       await store.clear();
     }
-    position = await catchUp(partition, parts, signal, store, { from: first });
-    return { store, stateId: position?.stateId ?? randomUUID(), position };
+    const reached = await catchUp(partition, parts, signal, store, { from: first });
+    if (alone) requireWhole(partition, config.kafka, { first, position: reached?.position, records: store.count });
+    return {
+      store,
+      stateId: reached?.position.stateId ?? randomUUID(),
+      position: reached?.position,
+      positionedAtMs: reached?.positionedAtMs,
+    };
   } catch (error) {
     await store.close();
     throw error;
@@ -71,16 +97,17 @@ export async function catchUp(
   signal: AbortSignal,
   store: LmdbStateStore,
   { from, known }: { readonly from: number; readonly known?: StatePosition },
-): Promise<StatePosition | undefined> {
+): Promise<Reached | undefined> {
   const where = `partition ${partition}`;
-  let position: StatePosition | undefined;
+  let reached: Reached | undefined;
   let foreign = false;
   const changesOf = (records: readonly SourceRecord[]): StateChange[] => {
     const changes = new Map<string, StateChange>();
-    for (const { key, value } of records) {
+    for (const { key, value, timestampMs = 0 } of records) {
       if (key === null || key === undefined) continue;
       if (isPosition(key)) {
-        position = decodePosition(value as Uint8Array, where);
+        const position = decodePosition(value as Uint8Array, where);
+        reached = { position, positionedAtMs: timestampMs };
         foreign ||= known !== undefined && position.stateId !== known.stateId;
       } else {
         // The last of a key wins: the earlier ones need not be written.
@@ -97,19 +124,19 @@ export async function catchUp(
       const changes = changesOf(records);
       if (foreign) return;
       const newest = records.at(-1)?.position.offset ?? nextOffset - 1;
-      const reached = position ?? known;
+      const position = reached?.position ?? known;
       await store.write(changes, {
-        ...(reached !== undefined && { position: reached }),
+        ...(position !== undefined && { position }),
         changelogOffset: newest + 1,
         savedAtMs: now(),
       });
       observer.onRestore?.(partition, nextOffset - from, Math.max(nextOffset, end) - from);
     },
   });
-  if (foreign || position === undefined) return undefined;
+  if (foreign || reached === undefined) return undefined;
   // Of the last alone: a promotion or a reset has put another state behind what lies before it.
-  requireCompatible(position.signature, where);
-  return position;
+  requireCompatible(reached.position.signature, where);
+  return reached;
 }
 
 function whyUnusable(

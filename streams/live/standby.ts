@@ -84,7 +84,7 @@ export class Standby {
       // The first look, or a changelog that was reset meanwhile.
       await store?.close();
       this.#stores.delete(partition);
-      const restored = await restoreState(partition, this.#parts, signal);
+      const restored = await restoreState(partition, this.#parts, signal, { alone: false });
       this.#stores.set(partition, restored.store);
     } catch (error) {
       if (signal.aborted) return;

@@ -48,7 +48,7 @@ async function openRun(
   codec: AvroCodec,
   { runId, total, facts, letters, places = [] }: RunStart,
 ): Promise<RunWriter> {
-  await createRunTopics(kafka, config, runId);
+  const partitions = await createRunTopics(kafka, config, runId);
   const producer = new RunProducer(kafka, config, runId);
   try {
     await producer.open();
@@ -62,7 +62,7 @@ async function openRun(
       updatedAtMs: Date.now(),
       facts: found?.facts ?? facts,
     });
-    const split = splitter(config, codec, runId, facts['ranges'] !== undefined);
+    const split = splitter({ ...config, partitions }, codec, runId, facts['ranges'] !== undefined);
     if (found === undefined) {
       const begun = { ...lettersBatch(letters), state: { changes: places, mark: 0 } };
       await producer.commit(split(begun), record({ position: 0 }, false));
@@ -84,7 +84,12 @@ async function openRun(
 /**
  * A batch's records by partition: that of the input, where there is one, else that of the user's id.
  */
-function splitter(config: LiveConfig['kafka'], codec: AvroCodec, runId: string, ofKafka: boolean) {
+function splitter(
+  config: LiveConfig['kafka'] & { readonly partitions: number },
+  codec: AvroCodec,
+  runId: string,
+  ofKafka: boolean,
+) {
   const topics = runTopicsOf(config, runId);
   const names = {
     ...config.topics,

@@ -1,6 +1,6 @@
 /** A finished run in ClickHouse becomes what a deployment's questions are asked about. */
 import type { ClickHouse } from '../../infra/clickhouse/clickhouse.ts';
-import { readOffsets } from '../../infra/clickhouse/feed/feed-offsets.ts';
+import { type FeedOffset, readOffsets } from '../../infra/clickhouse/feed/feed-offsets.ts';
 import { promotedRun, promotionsOf, writePromotion } from '../../infra/clickhouse/promotions.ts';
 import { type RunProgress, readProgress, readRuns } from '../../infra/clickhouse/readers.ts';
 import type { Config } from '../../schemas/config.ts';
@@ -50,13 +50,13 @@ export async function requireNotPromoted(clickhouse: ClickHouse, runId: string):
 }
 
 /** @param stored how far the sink has stored live, by `partition/topic` */
-function staleOrPartial(run: RunProgress, stored: ReadonlyMap<string, number>, { kafka }: Config): string[] {
+function staleOrPartial(run: RunProgress, stored: ReadonlyMap<string, FeedOffset>, { kafka }: Config): string[] {
   const problems: string[] = [];
   if (!run.finished)
     problems.push(`it is not finished: ${run.position} of ${run.total ?? '?'} events; the same replay goes on with it`);
   if (run.facts['mode'] === 'as-of') problems.push('it is of --mode as-of: of a moment, and not the newest of anyone');
   const ends = new Map(rangesOf(run).map(({ topic, partition, to }) => [`${partition}/${topic}`, to]));
-  for (const [place, next] of stored) {
+  for (const [place, { nextOffset: next }] of stored) {
     if (kafka === undefined || !place.endsWith(`/${kafka.topics.userActions}`)) continue;
     const end = ends.get(place);
     if (end === undefined || end < next)

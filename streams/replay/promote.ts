@@ -1,8 +1,8 @@
 /** Whether a finished run may become live, and making it so: live goes on at the offsets where the run ended. */
 import { isDeepStrictEqual } from 'node:util';
+import { requireInactive } from '../../infra/kafka/change-topics.ts';
 import { type KafkaClient, kafkaClient, requireLogin } from '../../infra/kafka/kafka-client.ts';
 import { type Promoted, promoteRun, requireReachable } from '../../infra/kafka/promote-run.ts';
-import { requireInactive } from '../../infra/kafka/reset.ts';
 import { readRunRecords } from '../../infra/kafka/run-topics.ts';
 import { withAdmin } from '../../infra/kafka/topics.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
@@ -58,7 +58,7 @@ export async function executePromotion(
   return promoteRun(kafka, config.kafka, {
     runId: run.runId,
     cut,
-    position: (stateId, inputs) => ({ key: POSITION_KEY, value: encodePosition({ stateId, inputs, signature }) }),
+    position: (at) => ({ key: POSITION_KEY, value: encodePosition({ ...at, signature }) }),
     ...(onPartition !== undefined && { onPartition }),
   });
 }

@@ -30,9 +30,8 @@ export async function rowInputs(config: Config): Promise<readonly RowInput[]> {
   return [...inputs, ...source.clickhouse.map((table) => tableInput(config, table))];
 }
 
-/** A server does not see our files: an engine of our own reads them. */
-const fileEngine = ({ clickhouse, state }: Config): string =>
-  clickhouse.url === undefined ? clickhouse.path : join(state.path, 'file-reader');
+/** Files are read by an engine of their own: a server does not see them, and a file that ends an engine must not end the store. */
+const fileEngine = ({ state }: Config): string => join(state.path, 'file-reader');
 
 const spoolFolder = ({ state }: Config): string => join(state.path, 'backfill');
 

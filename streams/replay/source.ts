@@ -171,10 +171,9 @@ class Log {
   }
 
   async scan(visit: Visit, signal: AbortSignal | undefined): Promise<string> {
-    const { maxBufferedBytes } = this.#config.kafka;
     const decoder = deploymentDecoder(this.#config, this.#registry);
     const orders = await this.#orders(signal);
-    for await (const records of readRanges(this.#kafka, this.#actions, maxBufferedBytes, signal)) {
+    for await (const records of readRanges(this.#kafka, this.#actions, this.#limits, signal)) {
       await this.#registry?.ensure(schemaIdsOf(records));
       for (const record of records)
         visit(record, decoder.decode(record), orders.get(record.position.partition)!.ofAction(record));
@@ -187,17 +186,23 @@ class Log {
         places.push({ partition, ...placeRecord(place) });
       }
     this.#places = places;
-    const text = ({ topic, partition, from, to }: OffsetRange) => `${topic}/${partition} ${from}-${to}`;
+    const text = ({ topic, partition, from, to, topicId = '' }: OffsetRange) =>
+      `${topic}/${partition} ${from}-${to} ${topicId}`.trimEnd();
     // Where erasures stand decides what comes out.
     const placed = places.map(({ partition, key, value }) => `${partition} ${Buffer.from(key).toString('hex')} ${value}`);
     return [...this.#actions, ...this.#erasures].map(text).concat(placed).join('\n');
+  }
+
+  /** As live: what it cannot give is a dead letter here too. */
+  get #limits() {
+    return { ...this.#config.kafka, faults: 'given' } as const;
   }
 
   /** Of each partition, with its erasures, which are few. */
   async #orders(signal: AbortSignal | undefined): Promise<ReadonlyMap<number, LogOrder>> {
     const { kafka } = this.#config;
     const erasures = new Map<number, SourceRecord[]>(this.#actions.map(({ partition }) => [partition, []]));
-    for await (const records of readRanges(this.#kafka, this.#erasures, kafka.maxBufferedBytes, signal))
+    for await (const records of readRanges(this.#kafka, this.#erasures, this.#limits, signal))
       for (const record of records) erasures.get(record.position.partition)?.push(record);
     const some = [...erasures.values()].some((list) => list.length > 0);
     const places = some ? await readErasurePlaces(this.#kafka, kafka, signal) : undefined;

@@ -10,6 +10,7 @@ import type { Config } from '../../schemas/config.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { compileMapping, type DecodeResult } from '../../schemas/record-mapping.ts';
 import { requireKafka } from '../require-kafka.ts';
+import { whyCut } from './dead-letter-source.ts';
 import { rowInputs } from './row-inputs.ts';
 import { type BackfillSource, deploymentDecoder } from './source.ts';
 
@@ -35,7 +36,7 @@ export function storedLettersBackfill(config: Config, runId: string): BackfillSo
           const records = rows.filter(({ topic }) => topic !== config.kafka?.topics.candidateRequests);
           const ofLog = records.filter(({ topic }) => log.has(topic)).map(logRecord);
           await registry?.ensure(schemaIdsOf(ofLog));
-          for (const record of ofLog) visit(record, log.get(record.position.topic)!(record), 0);
+          for (const { cut, ...record } of ofLog) visit(record, cut ?? log.get(record.position.topic)!(record), 0);
           for (const row of records) {
             hash.update(JSON.stringify(row));
             if (log.has(row.topic)) continue;
@@ -71,10 +72,11 @@ function logDecoders(config: Config, registry: SchemaRegistry | undefined): Read
 
 const positionOf = ({ topic, partition, offset }: LetterRow) => ({ topic, partition, offset });
 
-function logRecord(row: LetterRow): SourceRecord {
+function logRecord(row: LetterRow): SourceRecord & { readonly cut?: DecodeResult } {
   const value = Buffer.from(row.original, row.encoding === 'base64' ? 'base64' : 'utf8');
   // A tombstone is stored as no text.
   return {
+    ...(row.cutFrom > 0 && { cut: whyCut(row.cutFrom) }),
     position: positionOf(row),
     value: value.length === 0 ? null : value,
     key: row.userId === '' ? null : Buffer.from(row.userId),

@@ -36,7 +36,7 @@ export async function storedInTopic({ kafka: config }: LiveConfig, signal?: Abor
   const topic = config.topics.userEmbeddings;
   const held = new Map<string, Map<number, StoredState>>();
   const ranges = await resolveRanges(kafka, topic, () => ({}));
-  for await (const records of readRanges(kafka, ranges, config.maxBufferedBytes, signal)) {
+  for await (const records of readRanges(kafka, ranges, config, signal)) {
     await registry?.ensure(schemaIdsOf(records));
     for (const { position, key, value } of records) {
       if (value === null) {

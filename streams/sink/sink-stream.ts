@@ -1,4 +1,5 @@
 /** An instance of the sink: what it does with its partitions, the committed topics into ClickHouse. */
+import type { FeedOffset } from '../../infra/clickhouse/feed/feed-offsets.ts';
 import type { FeedCommit, FeedWriter, TakenRecords } from '../../infra/clickhouse/feed/feed-writer.ts';
 import type { KafkaClient } from '../../infra/kafka/kafka-client.ts';
 import type { PartitionFetcher, TopicPartition } from '../../infra/kafka/partition-fetcher.ts';
@@ -18,6 +19,10 @@ export interface SinkStreamParts {
   /** Of the sink's own group. */
   readonly config: KafkaConfig;
   readonly topics: readonly string[];
+  /** Of `topics`, as found when the instance was opened. @default they are not known */
+  readonly topicIds?: Readonly<Record<string, string>>;
+  /** Awaited before partitions are taken over. @throws PipelineError why they cannot be. @default nothing is waited for */
+  readonly beforeTakeOver?: () => Promise<void>;
   readonly fetcher: PartitionFetcher;
   readonly writer: FeedWriter;
   /** Awaited with records before they are read: the schemas they need. */
@@ -98,6 +103,7 @@ export class SinkStream {
   async #store(partitions: readonly number[], { drain, become, progressed }: Shift): Promise<void> {
     const { writer, prepare, observer } = this.#parts;
     drain.addEventListener('abort', () => this.#wake(), { once: true });
+    await this.#parts.beforeTakeOver?.();
     await this.#begin(partitions, await writer.start(drain));
     become('RUNNING');
     while (!drain.aborted) {
@@ -114,11 +120,11 @@ export class SinkStream {
     }
   }
 
-  async #begin(partitions: readonly number[], stored: ReadonlyMap<string, number>): Promise<void> {
-    const { fetcher, topics, observer } = this.#parts;
+  async #begin(partitions: readonly number[], stored: ReadonlyMap<string, FeedOffset>): Promise<void> {
+    const { fetcher, topics, topicIds = {}, observer } = this.#parts;
     for (const partition of partitions)
       for (const topic of topics) {
-        const known = stored.get(`${partition}/${topic}`);
+        const { nextOffset: known, topicId } = stored.get(`${partition}/${topic}`) ?? {};
         const { first, end } = await fetcher.offsets({ topic, partition });
         if (known !== undefined && known < first)
           observer.onNotice?.('records were deleted by retention before they were stored', {
@@ -127,18 +133,23 @@ export class SinkStream {
             from: known,
             to: first,
           });
-        if (known !== undefined && known > end)
+        const id = topicIds[topic];
+        const isAnother = known !== undefined && known > 0 && topicId !== undefined && id !== undefined && topicId !== id;
+        if (known !== undefined && (known > end || isAnother)) {
+          const sign = isAnother ? `has topic id ${id}` : `ends at offset ${end}`;
+          const was = isAnother ? ` of topic id ${topicId}` : '';
           throw new PipelineError(
             'TOPICS_INVALID',
-            `${topic}/${partition} ends at offset ${end}, and ClickHouse has it up to ${known}: the topic was deleted and made again; use another kafka.applicationId or clickhouse.database, or drop the run`,
+            `${topic}/${partition} ${sign}, and ClickHouse has it up to ${known}${was}: the topic was deleted and made again; use another kafka.applicationId or clickhouse.database, or drop the run`,
           );
+        }
         fetcher.assign({ topic, partition }, Math.max(known ?? first, first));
       }
   }
 
   /** Waits for records, and then for more of them, a little. */
   async #take(partitions: readonly number[], drain: AbortSignal): Promise<TakenRecords[]> {
-    const { fetcher, topics, maxRecords, maxDelayMs, maxCommitBytes } = this.#parts;
+    const { fetcher, topics, topicIds = {}, maxRecords, maxDelayMs, maxCommitBytes } = this.#parts;
     const all = partitions.flatMap((partition) => topics.map((topic) => ({ topic, partition })));
     const waiting = () =>
       all.flatMap((at) => [fetcher.progress(at)].flatMap((p) => (p !== undefined && p.buffered > 0 ? [{ at, ...p }] : [])));
@@ -161,7 +172,8 @@ export class SinkStream {
     return held.map(({ at, buffered, bytes }) => {
       const byBytes = Math.floor((buffered * maxCommitBytes) / held.length / Math.max(1, bytes));
       const most = Math.max(1, Math.min(Math.ceil(maxRecords / held.length), byBytes));
-      return { ...at, ...fetcher.take(at, most) };
+      const topicId = topicIds[at.topic];
+      return { ...at, ...fetcher.take(at, most), ...(topicId !== undefined && { topicId }) };
     });
   }
 

@@ -93,5 +93,6 @@ describe('an output that is an input', () => {
     writeFileSync(join(folder, 'copy'), 'x');
     expect(() => requireOtherFile([join(folder, 'copy'), join(folder, 'new')], [path])).not.toThrow();
     expect(() => requireOtherFile(['/dev/null'], ['/dev/null'])).not.toThrow();
+    expect(() => requireOtherFile([join(path, 'below')], [path])).not.toThrow();
   });
 });

@@ -46,6 +46,32 @@ describe('the health server', () => {
     expect(await readyz.json()).toEqual(body);
   });
 
+  it('runs, lives, and is not ready while something stands in its way, which it names', async () => {
+    const sinceMs = Date.UTC(2026, 0, 2);
+    const stands = {
+      code: 'KAFKA_FAILED',
+      message: 't/3 stands at offset 7: no answer',
+      topic: 't',
+      partition: 3,
+      offset: 7,
+      sinceMs,
+    };
+    let health: Health = { state: 'RUNNING', sinceMs: Date.UTC(2026, 0, 1), unready: [stands] };
+    const { ask } = await start({ health: () => health });
+    expect((await ask('/healthz')).status).toBe(200);
+    const readyz = await ask('/readyz');
+    expect(readyz.status).toBe(503);
+    const { sinceMs: _, ...facts } = stands;
+    expect(await readyz.json()).toEqual({
+      state: 'RUNNING',
+      since: '2026-01-01T00:00:00.000Z',
+      reason: stands.message,
+      reasons: [{ ...facts, since: '2026-01-02T00:00:00.000Z' }],
+    });
+    health = { ...health, unready: [] };
+    expect((await ask('/readyz')).status).toBe(200);
+  });
+
   it('is unhealthy while a batch is stuck, and healthy when none is or it is young', async () => {
     let oldest: number | undefined = 1_000;
     const { ask } = await start({ progress: () => oldest, stallLimitMs: 500, now: () => 1_501 });

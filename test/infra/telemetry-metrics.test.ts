@@ -231,7 +231,7 @@ describe('metrics', () => {
     metrics.assigned([0, 2]);
     const after = [...(await read(metrics)).keys()];
     expect(after.filter((key) => key.includes('partition="1"'))).toEqual([]);
-    expect(after.filter((key) => key.includes('partition="0"'))).toHaveLength(7);
+    expect(after.filter((key) => key.includes('partition="0"'))).toHaveLength(9);
   });
 
   it('say what the catalogue is that is served, and what was refused', async () => {

@@ -49,7 +49,7 @@ describe.skipIf(!kafkaIsPossible)('runs of backfills', { timeout: 240_000 }, () 
     expect(await old.stop()).toBe(0);
     // Nobody erased it while live ran: only the run knows, and the embedding that is published goes with the cut-over.
     const eraser = new OutputProducer(world.kafka, world.config.kafka);
-    await eraser.send(partitionOf('gone', partitions), new Map([[topics.erasures, [{ key: 'gone', value: null }]]]));
+    await eraser.send(partitionOf('gone', partitions!), new Map([[topics.erasures, [{ key: 'gone', value: null }]]]));
     await eraser.close();
 
     const path = join(world.folder, 'other-model');
@@ -69,6 +69,8 @@ describe.skipIf(!kafkaIsPossible)('runs of backfills', { timeout: 240_000 }, () 
     const plan = await planPromotion(config, other, runId);
     const beyond = plan.cut.map((range) => ({ ...range, to: 10_000 }));
     await expect(requireReachable(world.kafka, beyond)).rejects.toThrow(/cannot go on at offset 10000, the log holds 0 to \d+/);
+    const another = plan.cut.map((range) => ({ ...range, topicId: 'another' }));
+    await expect(requireReachable(world.kafka, another)).rejects.toThrow(/deleted and made again since the run was made of it/);
     await expect(requireReachable(world.kafka, plan.cut.slice(1))).rejects.toThrow(/has 4 partitions, the run was made of 3/);
     const before = (await world.outputs(topics.userEmbeddings, 'UserEmbedding')).length;
     const done = await executePromotion(config, plan);

@@ -15,7 +15,7 @@ import { liveBundle, liveEvents } from '../support/live-bundle.ts';
 import { LiveWorld } from '../support/live-world.ts';
 
 /** Of a token, and so of a login with it, seconds: kafkajs logs in again 10 s before the end. */
-const LIFE_S = 14;
+const LIFE_S = 12;
 const WITH_TOKENS = {
   'sasl.enabled.mechanisms': 'SCRAM-SHA-512,OAUTHBEARER',
   'listener.name.clients.sasl.enabled.mechanisms': 'SCRAM-SHA-512,OAUTHBEARER',

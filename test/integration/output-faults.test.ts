@@ -101,6 +101,15 @@ describe('standard error that nobody reads, or that is full', () => {
   });
 });
 
+it('a limit of open files that is too low is told in words, before anything begins', () => {
+  const { status, stderr } = shell('ulimit -n 64; $CLI explain -c c.yaml');
+  expect({ status, stderr }).toEqual({
+    status: 2,
+    stderr:
+      'CONFIG_INVALID 64 open files are allowed (ulimit -n), at least 160 are needed: raise it, for instance by ulimit -n 1024\n',
+  });
+});
+
 describe('an output', () => {
   it('that is the input is refused with 2, and the input stays', () => {
     symlinkSync('users.jsonl', join(folder, 'symbolic.jsonl'));

@@ -1,5 +1,7 @@
 /** Every source of a replay gives what the CSV file gives: through the real engine, from files that it wrote, and through a real broker. */
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+
+import { statSync } from 'node:fs';
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -106,6 +108,44 @@ describe('rows of files and tables', { timeout: 120_000 }, () => {
       expect(await read({ files: [mapped(name, format)] }), name).toEqual(expected);
     await write('other.parquet', 'Parquet', '* REPLACE (if(movieId = 3, 1.5, rating) AS rating)');
     expect(await read({ files: [mapped('other.parquet', 'parquet')] })).not.toEqual(expected);
+  });
+
+  it('of hostile files are refused with their path, of one whose engine dies too, and the store goes on', async () => {
+    const footer = Buffer.from([0x15, 0x02, 0x19, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x07]);
+    await writeFile(
+      path('hostile.parquet'),
+      Buffer.concat([Buffer.from('PAR1'), footer, Buffer.from([9, 0, 0, 0]), Buffer.from('PAR1')]),
+    );
+    await expect(read({ files: [mapped('hostile.parquet', 'parquet')] })).rejects.toMatchObject({
+      code: 'SOURCE_UNREADABLE',
+      message: `cannot read source file '${path('hostile.parquet')}' as Parquet: at byte 9 of 9 is a list of 2147483647, with 0 bytes left`,
+    });
+    await cp(fileURLToPath(new URL('../golden/parquet/unpacks-to-20-gb.parquet', import.meta.url)), path('bomb.parquet'));
+    await expect(read({ files: [mapped('bomb.parquet', 'parquet')] })).rejects.toMatchObject({
+      code: 'SOURCE_UNREADABLE',
+      message: expect.stringMatching(/bomb\.parquet' as Parquet: Query memory limit exceeded: .* maximum: 2\.00 GiB/),
+    });
+    await sql(
+      `INSERT INTO FUNCTION file('${path('large.parquet')}', 'Parquet') SELECT number AS userId, 1 AS movieId, 1 AS rating, repeat('x', 100) AS timestamp FROM numbers(3000000)`,
+    );
+    const reading = expect(read({ files: [mapped('large.parquet', 'parquet')] })).rejects.toMatchObject({
+      code: 'SOURCE_UNREADABLE',
+      message: expect.stringContaining(`the engine died reading source file '${path('large.parquet')}' as Parquet`),
+    });
+    const spooled = () => readdir(join(given.state.path, 'backfill')).catch(() => []);
+    const begun = async () =>
+      (await spooled()).some(
+        (name) => statSync(join(given.state.path, 'backfill', name, 'rows'), { throwIfNoEntry: false })?.size,
+      );
+    await until(begun, 30_000);
+    const { pid } = JSON.parse(await readFile(join(given.state.path, 'file-reader/.engine.json'), 'utf8')) as { pid: number };
+    expect(pid).not.toBe(engine.enginePid);
+    process.kill(pid, 'SIGKILL');
+    await reading;
+    expect(await spooled()).toEqual([]);
+    expect(await engine.rows('SELECT 1 AS one')).toEqual([{ one: 1 }]);
+    await write('again.parquet', 'Parquet');
+    expect(await read({ files: [mapped('again.parquet', 'parquet')] })).toEqual(expected);
   });
 
   it('are the same from a table and a query, and a plain replay merges them with files by event time', async () => {

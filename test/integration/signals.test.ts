@@ -1,6 +1,8 @@
 /** What an instance says of itself while the world fails it, and that it ends when it has failed. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { withAdmin } from '../../infra/kafka/topics.ts';
+import { ALERT_RULES } from '../../infra/telemetry/alerts/alert-rules.ts';
+import { pagesWithinAMinute } from '../support/alerts.ts';
 import { kafkaIsPossible, privateKafka, randomName } from '../support/kafka-broker.ts';
 import { liveBundle, liveEvents } from '../support/live-bundle.ts';
 import { type Instance, LiveWorld } from '../support/live-world.ts';
@@ -30,6 +32,9 @@ describe.skipIf(!kafkaIsPossible)('signals', { timeout: 60_000 }, () => {
     [...(await instance.ask('/metrics')).body.matchAll(new RegExp(`^${name}(?:\\{.*\\})? (\\S+)$`, 'gm'))].map(([, value]) =>
       Number(value),
     );
+  /** What somebody would be woken by, were it to stay as it is now for a minute. */
+  const pages = async () => pagesWithinAMinute(ALERT_RULES, healthy, (await instance.ask('/metrics')).body);
+  let healthy = '';
   const soon = { timeout: WITHIN_MS, interval: 200 };
 
   it('a start without a broker waits, says why, and goes on when it comes', async () => {
@@ -50,6 +55,8 @@ describe.skipIf(!kafkaIsPossible)('signals', { timeout: 60_000 }, () => {
     expect(await metric('hstu_position_stalled_seconds')).toEqual(Array(12).fill(0));
     expect((await metric('hstu_log_ends_age_seconds'))[0]).toBeLessThan(5);
     expect(await metric('hstu_ready')).toEqual([1]);
+    healthy = (await instance.ask('/metrics')).body;
+    expect(await pages()).toEqual([]);
   });
 
   it('a broker that does not answer: alive, not ready within 10 s, with the reason; ready again after', async () => {
@@ -62,6 +69,7 @@ describe.skipIf(!kafkaIsPossible)('signals', { timeout: 60_000 }, () => {
     expect((await instance.ask('/healthz')).status).toBe(200);
     expect((await metric('hstu_brokers_away'))[0]).toBeGreaterThan(0);
     expect(await metric('hstu_ready')).toEqual([0]);
+    expect(await pages()).toEqual(expect.arrayContaining(['HstuNotReady', 'HstuBrokerAway', 'HstuTopicUnavailable']));
     process.kill(pid, 'SIGCONT');
     await expect.poll(async () => (await ready()).status, { ...soon, timeout: 30_000 }).toBe(200);
     expect(await metric('hstu_brokers_away')).toEqual([0]);
@@ -76,6 +84,7 @@ describe.skipIf(!kafkaIsPossible)('signals', { timeout: 60_000 }, () => {
         expect.objectContaining({ topic: erasures, code: 'TOPICS_INVALID', message: expect.stringContaining('is not there') }),
       );
     expect((await ready()).status).toBe(503);
+    expect(await pages()).toEqual(expect.arrayContaining(['HstuNotReady', 'HstuTopicUnavailable']));
     await instance.kill();
   });
 
@@ -98,6 +107,25 @@ describe.skipIf(!kafkaIsPossible)('signals', { timeout: 60_000 }, () => {
       expect(await failing.ended()).toBe(2);
       expect(performance.now() - failedMs).toBeLessThan(WITHIN_MS);
       expect(failing.log).toMatch(/KAFKA_REFUSED .*max\.message\.bytes/);
+    } finally {
+      await other.close();
+    }
+  });
+
+  it.each([
+    ['behind', -25, /CLOCK_OFF .*says .* and is about 25 h 0 min behind the brokers'.*None of them was committed/],
+    ['ahead', 25, /CLOCK_OFF .*the clock of this machine, \d{4}-/],
+  ])('a machine whose clock is %s is named: the records are good, and none becomes a dead letter', async (_, hours, said) => {
+    const { bundle, path: bundlePath } = await liveBundle();
+    const other = await LiveWorld.create({ broker, name: randomName('clock'), bundlePath, bundle });
+    try {
+      const failing = await other.start('a', { clockMs: hours * 3_600_000 });
+      await failing.untilRunning();
+      await other.produce(liveEvents({ events: 100, users: 10 }).map((event) => ({ ...event, eventTimeMs: Date.now() })));
+      expect(await failing.ended()).toBe(2);
+      expect(failing.log).toMatch(said);
+      expect(await other.consumed()).toBe(0);
+      expect(await other.read(other.config.kafka.topics.deadLetters)).toEqual([]);
     } finally {
       await other.close();
     }

@@ -80,7 +80,7 @@ export const RECORDS: { readonly [N in RecordName]: fc.Arbitrary<RecordTypes[N]>
     },
     ['requestId', 'tasks', 'leftOut', 'coldStart', 'queryTimeMs', 'ageMs'],
   ),
-  DeadLetter: withOptional<RecordTypes['DeadLetter'], 'originalKey' | 'timestampMs'>(
+  DeadLetter: withOptional<RecordTypes['DeadLetter'], 'originalKey' | 'timestampMs' | 'originalCut' | 'keyCut'>(
     {
       position: fc.record({ topic: text, partition: int, offset: long }),
       code: fc.constantFrom(...(Object.keys(ERROR_CODES) as ErrorCode[])),
@@ -89,8 +89,10 @@ export const RECORDS: { readonly [N in RecordName]: fc.Arbitrary<RecordTypes[N]>
       original: fc.option(bytes),
       originalKey: bytes,
       timestampMs: long,
+      originalCut: fc.record({ bytes: long, sha256: text }),
+      keyCut: fc.record({ bytes: long, sha256: text }),
     },
-    ['originalKey', 'timestampMs'],
+    ['originalKey', 'timestampMs', 'originalCut', 'keyCut'],
   ),
   ActionOutcome: withOptional<RecordTypes['ActionOutcome'], 'ranked'>(
     {

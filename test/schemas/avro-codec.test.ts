@@ -65,8 +65,9 @@ const GOLDEN: { readonly [N in RecordName]: readonly [RecordTypes[N], string] } 
       original: Buffer.of(0xff, 0),
       originalKey: Buffer.of(0x6b),
       timestampMs: 1_000,
+      originalCut: { bytes: 3, sha256: 'ab' },
     },
-    '00 48530601  02 74  04  0e  02 d00f  02 02 6b  02 04 ff00  18 54494d455f494e56414c4944  0c 6465636f6465  02 6d',
+    '00 48530602  02 74  04  0e  02 d00f  02 02 6b  02 04 ff00  18 54494d455f494e56414c4944  0c 6465636f6465  02 6d  02 06 04 6162  00',
   ],
   ActionOutcome: [
     {
@@ -137,6 +138,7 @@ describe('the schemas', () => {
   it('that were superseded still tell what records of theirs hold', () => {
     const request = '00 48530201  04 7231  04 7531  04 0261 0262 00  d00f  00';
     const scores = `00 48530501  04 7531  06  02 04 7231  02 02 61 000000000000e03f 00  ${LINEAGE}  d40f`;
+    const letter = '00 48530601  02 74  04  0e  00  00  02 04 ff00  0c 434f44454449  02 64  02 6d';
     const bytes = (hex: string) => Buffer.from(hex.replaceAll(' ', ''), 'hex');
     expect(codec.decode('CandidateRequest', bytes(request))).toEqual({
       requestId: 'r1',
@@ -152,6 +154,8 @@ describe('the schemas', () => {
       lineage,
       computedAtMs: 1_002,
     });
+    const whole = { position, code: 'CODEDI', step: 'd', message: 'm', original: Buffer.of(0xff, 0) };
+    expect(codec.decode('DeadLetter', bytes(letter))).toEqual(whole);
   });
 
   it('say what they are; every enum can grow, every number says its unit', () => {

@@ -158,6 +158,51 @@ describe('records inside records', () => {
   });
 });
 
+describe('schemas that no people write', () => {
+  const arrays = (depth: number) => `${'{"type":"array","items":'.repeat(depth)}"int"${'}'.repeat(depth)}`;
+  const inRecord = (type: string) => `{"type":"record","name":"R","fields":[{"name":"a","type":${type}}]}`;
+  const union = (records: number) =>
+    inRecord(`[${Array.from({ length: records }, (_, i) => `{"type":"record","name":"r${i}","fields":[]}`).join(',')}]`);
+  const chained = (records: number) =>
+    inRecord(
+      `[${Array.from({ length: records }, (_, i) => `{"type":"record","name":"r${i}","fields":[{"name":"f","type":"${i === 0 ? 'int' : `r${i - 1}`}"}]}`).join(',')}]`,
+    );
+  const decode = (text: string, body: Uint8Array = Buffer.alloc(100)) =>
+    new AvroCodec({ schemas: { idOf: () => 1, find: () => ({ text }) } }).decodeRow(framed(1, body));
+  const refused = (text: string) => {
+    const started = performance.now();
+    const found = decode(text);
+    expect(performance.now() - started).toBeLessThan(3_000);
+    expect(found).toBeInstanceOf(Fault);
+    return (found as Fault).message;
+  };
+
+  it('are refused with their number, at once, and never by an exception', () => {
+    expect(refused(union(50_000))).toMatch(
+      /schema 1 cannot be read: \d+ characters with what it refers to; at most 262144 are read/,
+    );
+    expect(refused(inRecord(arrays(8_000)))).toContain('nested more than 256 deep');
+    expect(refused(inRecord(arrays(20_000)))).toContain('at most 262144 are read');
+    for (const depth of [250, 1_000, 3_000, 8_000, 20_000])
+      for (const wrap of [inRecord, (text: string) => text]) refused(wrap(arrays(depth)));
+    for (const size of [100, 1_000, 3_500]) refused(chained(size));
+  });
+
+  it('and those at the limits are read', () => {
+    expect(decode(inRecord(arrays(200)), Buffer.from([...Array(199).fill(2), 0, ...Array(199).fill(0)]))).toHaveProperty('a');
+    expect(decode(union(5_000), Buffer.from([0]))).toHaveProperty('a');
+  });
+
+  it('which nest arrays within records within arrays end before the stack does', () => {
+    const tree = `{"type":"record","name":"R","fields":[{"name":"a","type":${arrays(100).replace('"int"', '"R"')}}]}`;
+    const down = Buffer.from([...Array(6_000).fill(2)]);
+    expect(decode(tree, down)).toMatchObject({
+      code: 'RECORD_MALFORMED',
+      message: expect.stringContaining('more than 512 deep'),
+    });
+  });
+});
+
 describe('text that is not UTF-8', () => {
   const erase = (user: number[]) =>
     codec.decode('Erasure', framed(FIXED_SCHEMA_IDS.Erasure, Buffer.from([user.length * 2, ...user, 0, 0])));

@@ -7,10 +7,11 @@ import type { Kafka, Producer } from 'kafkajs';
 import { stringify } from 'yaml';
 import { ActionProducer } from '../../infra/kafka/action-producer.ts';
 import type { LocalKafka } from '../../infra/kafka/broker/local-kafka.ts';
+import { createTopics } from '../../infra/kafka/change-topics.ts';
 import { kafkaClient } from '../../infra/kafka/kafka-client.ts';
 import { partitionOf } from '../../infra/kafka/keyed-producer.ts';
 import { PartitionFetcher } from '../../infra/kafka/partition-fetcher.ts';
-import { changelogOf, createTopics, withAdmin } from '../../infra/kafka/topics.ts';
+import { changelogOf, withAdmin } from '../../infra/kafka/topics.ts';
 import { statedPartition } from '../../infra/kafka/transactions.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
 import { Tokenizer } from '../../models/hstu/tokenizer.ts';
@@ -29,6 +30,8 @@ import { compiledCli } from './compiled-cli.ts';
 import { topicsNamed } from './topics-named.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+
+const SHIFTED_CLOCK = fileURLToPath(new URL('shifted-clock.cjs', import.meta.url));
 
 export interface LiveWorldOptions {
   readonly broker: Pick<LocalKafka, 'connection'>;
@@ -49,8 +52,8 @@ export interface Launch {
   readonly kafka?: Readonly<Record<string, unknown>>;
   /** Words before the command. */
   readonly prefix?: readonly string[];
-  readonly nodeArgs?: readonly string[];
-  readonly env?: Readonly<Record<string, string>>;
+  /** How far ahead its clock is, ms. @default 0 */
+  readonly clockMs?: number;
 }
 
 export interface Output<N extends RecordName> {
@@ -116,7 +119,7 @@ export class LiveWorld {
     const messages = requests.map((request) => ({
       key: request.userId,
       value: this.#codec.encode('CandidateRequest', request),
-      partition: partitionOf(request.userId, partitions),
+      partition: partitionOf(request.userId, partitions!),
     }));
     await this.#requester.send({ topic: topics.candidateRequests, acks: -1, messages });
   }
@@ -130,7 +133,7 @@ export class LiveWorld {
   }
 
   /** All committed records of a topic, partition by partition. */
-  async read(topic: string, partitions = this.config.kafka.partitions): Promise<SourceRecord[]> {
+  async read(topic: string, partitions = this.config.kafka.partitions!): Promise<SourceRecord[]> {
     const records: SourceRecord[] = [];
     let wake: () => void = () => undefined;
     const fetcher = new PartitionFetcher(this.kafka, {
@@ -312,6 +315,8 @@ export class Instance {
   #log = '';
   #exit: { readonly code: number | null } | undefined;
   readonly #exited: Promise<void>;
+  /** Its end is waited for. */
+  #mayFail = false;
 
   static async start(name: string, folder: string, config: LiveConfig, launch: Launch = {}): Promise<Instance> {
     const file = join(folder, `${name}.yaml`);
@@ -319,11 +324,12 @@ export class Instance {
     return new Instance(file, launch);
   }
 
-  private constructor(file: string, { prefix = [], nodeArgs = [], env = {} }: Launch) {
-    const [program, ...args] = [...prefix, process.execPath, ...nodeArgs, compiledCli(), 'run', '-c', file];
+  private constructor(file: string, { prefix = [], clockMs = 0 }: Launch) {
+    const clock = clockMs === 0 ? [] : ['--require', SHIFTED_CLOCK];
+    const [program, ...args] = [...prefix, process.execPath, ...clock, compiledCli(), 'run', '-c', file];
     this.#child = spawn(program!, args, {
       cwd: ROOT,
-      env: { ...process.env, NO_COLOR: '1', ...env },
+      env: { ...process.env, NO_COLOR: '1', SHIFTED_CLOCK_MS: String(clockMs) },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     for (const stream of [this.#child.stdout!, this.#child.stderr!])
@@ -354,12 +360,6 @@ export class Instance {
     return { status: response.status, body: await response.text() };
   }
 
-  /** Its exit code, when it has ended by itself. */
-  async ended(): Promise<number | null> {
-    await this.#exited;
-    return this.#exit!.code;
-  }
-
   /** Resolves when the log matches, what it held before its character `from` left out. */
   async untilLogged(pattern: RegExp, timeoutMs = 30_000, from = 0): Promise<void> {
     const began = performance.now();
@@ -386,7 +386,7 @@ export class Instance {
   }
 
   throwIfFailed(): void {
-    if (this.#exit !== undefined && this.#exit.code !== 0 && this.#exit.code !== null)
+    if (!this.#mayFail && this.#exit !== undefined && this.#exit.code !== 0 && this.#exit.code !== null)
       throw new Error(`an instance ended with ${this.#exit.code}:\n${this.#log.slice(-4000)}`);
   }
 
@@ -397,6 +397,17 @@ export class Instance {
   async kill(): Promise<void> {
     this.#child.kill('SIGKILL');
     await this.#exited;
+  }
+
+  /** Its exit code, when it ends by itself. */
+  async ended(timeoutMs = 60_000): Promise<number | null> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`it has not ended within ${timeoutMs} ms:\n${this.#log}`)), timeoutMs);
+    });
+    this.#mayFail = true;
+    await Promise.race([this.#exited, late]).finally(() => clearTimeout(timer));
+    return this.#exit!.code;
   }
 
   /** SIGTERM, and its exit code. */

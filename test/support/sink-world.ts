@@ -11,9 +11,9 @@ import type { ClickHouse } from '../../infra/clickhouse/clickhouse.ts';
 import { connect } from '../../infra/clickhouse/connect.ts';
 import { type EngineLease, openEngine } from '../../infra/clickhouse/engine/open-engine.ts';
 import type { LocalKafka } from '../../infra/kafka/broker/local-kafka.ts';
+import { createTopics } from '../../infra/kafka/change-topics.ts';
 import { kafkaClient } from '../../infra/kafka/kafka-client.ts';
 import { partitionOf } from '../../infra/kafka/keyed-producer.ts';
-import { createTopics } from '../../infra/kafka/topics.ts';
 import { statedPartition } from '../../infra/kafka/transactions.ts';
 import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import { parseConfig } from '../../schemas/config.ts';
@@ -105,7 +105,7 @@ export class SinkWorld {
         messages: list.map(({ key, value, timestampMs }) => ({
           key,
           value,
-          partition: partitionOf(key, this.config.kafka.partitions),
+          partition: partitionOf(key, this.config.kafka.partitions!),
           timestamp: String(timestampMs),
         })),
       });

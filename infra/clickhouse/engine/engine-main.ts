@@ -24,7 +24,10 @@ const tell = (message: EngineMessage) => {
 };
 
 /** Parameters become part of a query's text here, unlike on a server: a list of many users must fit. */
-const openSession = (folder: string): Session => new Session(folder, { connectionArgs: ['--max_query_size=268435456'] });
+const openSession = (folder: string, memoryBytes: string | undefined): Session =>
+  new Session(folder, {
+    connectionArgs: ['--max_query_size=268435456', ...(memoryBytes === undefined ? [] : [`--max_memory_usage=${memoryBytes}`])],
+  });
 
 function runner(session: Session): (query: EngineQuery) => Promise<EngineAnswer> {
   let current = 'default';
@@ -38,8 +41,8 @@ function runner(session: Session): (query: EngineQuery) => Promise<EngineAnswer>
   };
 }
 
-async function serve(folder: string): Promise<void> {
-  const session = openSession(folder);
+async function serve(folder: string, memoryBytes: string | undefined): Promise<void> {
+  const session = openSession(folder, memoryBytes);
   const secret = randomBytes(24).toString('base64url');
   let timer: NodeJS.Timeout | undefined;
   let held = 0;
@@ -80,9 +83,9 @@ async function serve(folder: string): Promise<void> {
   tell({ ready: true });
 }
 
-const folder = process.argv[2];
+const [folder, memoryBytes] = process.argv.slice(2);
 if (folder === undefined) throw new Error('the folder is missing');
-serve(folder).catch((error: unknown) => {
+serve(folder, memoryBytes).catch((error: unknown) => {
   tell({ ready: false, problem: error instanceof Error ? error.message : String(error) });
   process.exitCode = 1;
   // Nothing may keep a failed start alive.

@@ -1,5 +1,5 @@
 /** Reaches the engine of a folder: the one that runs, else a new one. */
-import { fork } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { request } from 'node:http';
@@ -26,11 +26,18 @@ export interface EngineLease {
 export interface OpenEngineOptions {
   /** Give up after this long, ms. @default 60,000 */
   readonly timeoutMs?: number;
+  /** What a query of it may hold, bytes; beyond that and `ADDRESS_BYTES` the process gets none. Counts for who starts it. @default no limit */
+  readonly memoryBytes?: number;
 }
 
 /** An engine that refuses, but whose process lives, is closing its files: wait this long before calling its address stale. */
 const CLOSING_MS = 5_000;
 const POLL_MS = 50;
+/**
+ * Address space of an engine without any data: Node's heap and ClickHouse's library, 2.3 GiB seen, and room for its threads. Run from
+ * source, WebAssembly reserves addresses as well.
+ */
+const ADDRESS_BYTES = { compiled: 3 * 2 ** 30, source: 32 * 2 ** 30 };
 
 /**
  * Leases the engine on `folder`, starting it when none is running. Of several processes that do this at once, one starts
@@ -38,7 +45,10 @@ const POLL_MS = 50;
  *
  * @throws PipelineError `STORE_UNAVAILABLE` naming the folder, what is wrong and the cure
  */
-export async function openEngine(folder: string, { timeoutMs = 60_000 }: OpenEngineOptions = {}): Promise<EngineLease> {
+export async function openEngine(
+  folder: string,
+  { timeoutMs = 60_000, memoryBytes }: OpenEngineOptions = {},
+): Promise<EngineLease> {
   const path = resolve(folder);
   await prepareFolder(path);
   const deadline = Date.now() + timeoutMs;
@@ -64,7 +74,7 @@ export async function openEngine(folder: string, { timeoutMs = 60_000 }: OpenEng
       // Another process may have replaced it while we were getting here.
       if (now?.startedAt !== address?.startedAt || now?.pid !== address?.pid) continue;
       await removeAddress(path);
-      await startEngine(path, Math.max(1_000, deadline - Date.now()));
+      await startEngine(path, Math.max(1_000, deadline - Date.now()), memoryBytes);
       refusedSince = undefined;
     } finally {
       await unlock();
@@ -125,8 +135,19 @@ function takeLease({ pid, port, secret }: EngineAddress): Promise<EngineLease | 
   });
 }
 
+/** A limit on the address space holds whatever the engine does not count itself; where the shell cannot set it, its own limit is left. */
+function limited(
+  command: readonly string[],
+  memoryBytes: number | undefined,
+  ownBytes: number,
+): [command: string, args: string[]] {
+  if (memoryBytes === undefined || process.platform === 'win32') return [command[0]!, command.slice(1)];
+  const kibibytes = String(Math.ceil((memoryBytes + ownBytes) / 1024));
+  return ['/bin/sh', ['-c', 'ulimit -v "$0" 2>/dev/null; exec "$@"', kibibytes, ...command, String(memoryBytes)]];
+}
+
 /** Starts the engine's process and waits until it serves. It is nobody's child afterwards: leases keep it alive. */
-async function startEngine(folder: string, timeoutMs: number): Promise<void> {
+async function startEngine(folder: string, timeoutMs: number, memoryBytes: number | undefined): Promise<void> {
   const fromSource = import.meta.url.endsWith('.ts');
   const main = fileURLToPath(new URL(fromSource ? './engine-main.ts' : './engine-main.js', import.meta.url));
   // Node 20 reads TypeScript through tsx only.
@@ -134,7 +155,12 @@ async function startEngine(folder: string, timeoutMs: number): Promise<void> {
   const logPath = join(folder, LOG_FILE);
   const log = openSync(logPath, 'w', 0o600);
   // Its own process group: a Ctrl-C is for its users. Its output goes to a file, since it may outlive the starter.
-  const child = fork(main, [folder], { execArgv, detached: true, stdio: ['ignore', log, log, 'ipc'] });
+  const [command, args] = limited(
+    [process.execPath, ...execArgv, main, folder],
+    memoryBytes,
+    ADDRESS_BYTES[fromSource ? 'source' : 'compiled'],
+  );
+  const child = spawn(command, args, { detached: true, stdio: ['ignore', log, log, 'ipc'] });
   closeSync(log);
   const outcome = await new Promise<EngineMessage>((settle) => {
     const timer = setTimeout(() => settle({ ready: false, problem: `it did not start within ${timeoutMs} ms` }), timeoutMs);

@@ -7,23 +7,33 @@ export interface FeedOffset {
   readonly partition: number;
   /** Where the next record is to be found. */
   readonly nextOffset: number;
+  /** Of the topic that it counts in; absent where that is not known. */
+  readonly topicId?: string;
 }
 
 /** By `partition/topic`; a topic partition of which nothing was stored is left out. */
-export async function readOffsets(clickhouse: ClickHouse, runId: string): Promise<ReadonlyMap<string, number>> {
-  const rows = await clickhouse.rows<{ topic: string; partition: number; next_offset: number }>(
-    'SELECT topic, partition, max(next_offset) AS next_offset FROM sink_offsets WHERE run_id = {runId:String} GROUP BY topic, partition',
+export async function readOffsets(clickhouse: ClickHouse, runId: string): Promise<ReadonlyMap<string, FeedOffset>> {
+  const rows = await clickhouse.rows<{ topic: string; partition: number; newest: number; id: string }>(
+    `SELECT topic, partition, max(next_offset) AS newest, argMax(topic_id, next_offset) AS id
+     FROM sink_offsets WHERE run_id = {runId:String} GROUP BY topic, partition`,
     { runId },
   );
-  return new Map(rows.map(({ topic, partition, next_offset }) => [`${partition}/${topic}`, next_offset]));
+  return new Map(
+    rows.map(({ topic, partition, newest, id }) => [
+      `${partition}/${topic}`,
+      { topic, partition, nextOffset: newest, ...(id !== '' && { topicId: id }) },
+    ]),
+  );
 }
 
 export async function writeOffsets(clickhouse: ClickHouse, runId: string, offsets: readonly FeedOffset[]): Promise<void> {
   const now = timeText(Date.now());
   await clickhouse.insert(
     'sink_offsets',
-    ['run_id', 'topic', 'partition', 'next_offset', 'updated_at'],
-    offsets.map(({ topic, partition, nextOffset }) => JSON.stringify([runId, topic, partition, nextOffset, now])),
+    ['run_id', 'topic', 'partition', 'next_offset', 'updated_at', 'topic_id'],
+    offsets.map(({ topic, partition, nextOffset, topicId = '' }) =>
+      JSON.stringify([runId, topic, partition, nextOffset, now, topicId]),
+    ),
   );
 }
 

@@ -15,7 +15,7 @@ export const FEED_COLUMNS = {
   scores: [...TABLE_COLUMNS.scores, 'published_at'],
   quality: [...TABLE_COLUMNS.quality, 'published_at'],
   outcomes: ['run_id', 'user_id', 'topic', 'partition', 'offset', 'event_time', 'action', 'disposition', 'published_at'],
-  dead_letters: [...TABLE_COLUMNS.dead_letters, 'published_at', 'user_id'],
+  dead_letters: [...TABLE_COLUMNS.dead_letters, 'published_at', 'user_id', 'cut_from'],
 } as const;
 
 export type FeedTable = keyof typeof FEED_COLUMNS;
@@ -85,7 +85,8 @@ export class FeedReader {
       cuts: [],
       unreadable: 0,
     };
-    for (const record of records) if (this.#take.get(record.position.topic)?.(record, rows) !== true) rows.unreadable += 1;
+    for (const record of records)
+      if (record.fault !== undefined || this.#take.get(record.position.topic)?.(record, rows) !== true) rows.unreadable += 1;
     return rows;
   }
 
@@ -155,8 +156,9 @@ export class FeedReader {
     const letter = this.#decode('DeadLetter', record);
     if (letter instanceof Fault) return false;
     const atMs = timeOf(record);
-    const userId = textOf(record.key) ?? textOf(letter.originalKey) ?? '';
-    const json = withCells(deadLetterRow(this.#options.runId, letter), timeText(atMs), userId);
+    const userId = textOf(record.key) ?? (letter.keyCut === undefined ? textOf(letter.originalKey) : undefined) ?? '';
+    const cutFrom = (letter.originalCut ?? letter.keyCut)?.bytes ?? 0;
+    const json = withCells(deadLetterRow(this.#options.runId, letter), timeText(atMs), userId, cutFrom);
     tables.dead_letters.push({ userId, atMs, input: letter.position, json });
     return true;
   }

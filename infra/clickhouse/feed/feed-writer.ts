@@ -47,7 +47,7 @@ export class FeedWriter {
   }
 
   /** Where each topic partition goes on, by `partition/topic`. @throws as `commit` */
-  start(signal: AbortSignal): Promise<ReadonlyMap<string, number>> {
+  start(signal: AbortSignal): Promise<ReadonlyMap<string, FeedOffset>> {
     return this.#persist('reading where the sink stands', signal, async () => {
       await this.#erasures.load();
       return readOffsets(this.#clickhouse, this.#options.runId);

@@ -40,8 +40,8 @@ const require = createRequire(import.meta.url);
 
 /** @throws what kafkajs throws: of the connection, or of the answer as a whole; a partition's error is in its `errorCode` */
 export async function fetchRaw(broker: Broker, request: FetchRequest): Promise<readonly FetchedPartition[]> {
-  const { Fetch } = require('kafkajs/src/protocol/requests/index.js') as { readonly Fetch: unknown };
-  const asked = (broker as unknown as Internals).lookupRequest(FETCH, Fetch)(request);
+  const { requests } = require('kafkajs/src/protocol/requests/index.js') as { readonly requests: { readonly Fetch: unknown } };
+  const asked = (broker as unknown as Internals).lookupRequest(FETCH, requests.Fetch)(request);
   const version = asked.request.apiVersion;
   const response = {
     decode: (bytes: Buffer) => Promise.resolve(readAnswer(bytes, version)),

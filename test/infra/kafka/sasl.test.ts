@@ -43,21 +43,30 @@ describe('a token', () => {
       async () => {
         asked++;
         if (fails) throw new Error('away');
-        return { value: `t${asked}`, expiresAtMs: nowMs + 100_000 };
+        return { value: `t${asked}`, expiresAtMs: nowMs + 1_000_000 };
       },
       () => nowMs,
     );
     expect(await Promise.all([token(), token(), token()])).toEqual(['t1', 't1', 't1']);
-    nowMs = 79_999;
+    nowMs = 799_999;
     expect(await token()).toBe('t1');
-    nowMs = 80_000;
+    nowMs = 800_000;
     fails = true;
     expect(await token()).toBe('t1');
-    nowMs = 95_001;
+    nowMs = 995_001;
     await expect(token()).rejects.toThrow('away');
     fails = false;
     expect(await token()).toBe('t4');
     expect(asked).toBe(4);
+  });
+
+  it('that lives for less than the brokers are told of is asked for at every login', async () => {
+    let asked = 0;
+    const token = keepToken(
+      async () => ({ value: `t${++asked}`, expiresAtMs: 29_000 }),
+      () => 0,
+    );
+    expect([await token(), await token()]).toEqual(['t1', 't2']);
   });
 
   it('of unknown life is used once', async () => {

@@ -99,6 +99,24 @@ describe('loadBundle refuses, and says why', () => {
       ['FOLDER/config.json:', '(root): Invalid input: expected object'],
     ],
     [
+      'numbers that no model has, before anything of their size is made',
+      {
+        config: (config) => ({ ...config, layers: 1_000_000_000, heads: 2 ** 31, dimension: 65_537, paddedLength: 2 ** 40 }),
+      },
+      [
+        'dimension: Too big: expected number to be <=65536 (found: 65537)',
+        'layers: Too big: expected number to be <=1024 (found: 1000000000)',
+        'heads: Too big: expected number to be <=1024 (found: 2147483648)',
+        'paddedLength: Too big: expected number to be <=1048576 (found: 1099511627776)',
+      ],
+    ],
+    [
+      'a configuration that is nested as no stack takes',
+      { config: (config) => ({ ...config, training: { deep: JSON.parse(`${'['.repeat(300)}${']'.repeat(300)}`) } }) },
+      ['FOLDER/config.json: not JSON: nested more than 256 deep'],
+    ],
+    ['a configuration of open brackets', { configText: '{"a":'.padEnd(200_000, '[') }, ['nested more than 256 deep']],
+    [
       'every fault of the schema at once',
       { config: ({ name: _, ...rest }) => ({ ...rest, heads: 0, dqk: 1.5, outputNorm: 'cosine', surprise: 1 }) },
       [

@@ -23,7 +23,7 @@ export async function erasuresAndActionsAreCommittedInOneOrder(
   const erasing = (async () => {
     for (; producing; erasures++) {
       const key = `user-${erasures % users}`;
-      const partition = partitionOf(key, partitions);
+      const partition = partitionOf(key, partitions!);
       await producer.send({ topic: topics.erasures, messages: [{ key, value: null, partition }] });
       await sleep(3);
     }

@@ -108,8 +108,8 @@ export async function spoiltRecordsBecomeDeadLetters(
     }
     made += bad.length;
     for (const value of bad) wanted.set(print(value), (wanted.get(print(value)) ?? 0) + 1);
-    for (let partition = 0; partition < partitions; partition++) {
-      const records = bad.filter((_, j) => j % partitions === partition).map((value) => ({ key: 'k', value }));
+    for (let partition = 0; partition < partitions!; partition++) {
+      const records = bad.filter((_, j) => j % partitions! === partition).map((value) => ({ key: 'k', value }));
       for (const messages of chunks(records, partition)) await producer.send({ topic: topics.userActions, messages });
     }
     await world.produce(some);

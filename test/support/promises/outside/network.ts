@@ -3,6 +3,7 @@ import { liveEvents } from '../../live-bundle.ts';
 import type { Instance, LiveWorld } from '../../live-world.ts';
 import { API, KafkaProxy } from '../../outside/kafka-proxy.ts';
 import { Load, type Say, type Shown, settle, sleep } from '../promise.ts';
+import { until } from './until.ts';
 
 export interface NetworkOptions {
   /** `host:port` of the real broker. */
@@ -185,14 +186,4 @@ export function aSlowNetworkIsOnlySlow(
 async function untilReady(instance: Instance, status: number, withinMs: number): Promise<boolean> {
   const seen = await until(withinMs, async () => ((await instance.ask('/readyz')).status === status ? true : undefined));
   return seen === true;
-}
-
-/** Asks again and again, for an answer that is not undefined. */
-export async function until<T>(withinMs: number, ask: () => Promise<T | undefined>): Promise<T | undefined> {
-  const deadline = performance.now() + withinMs;
-  for (;;) {
-    const answer = await ask();
-    if (answer !== undefined || performance.now() > deadline) return answer;
-    await sleep(200);
-  }
 }
