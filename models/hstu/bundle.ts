@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type BundleConfig, bundleConfigSchema } from '../../schemas/bundle-config.ts';
-import { describeIssues } from '../../schemas/config.ts';
+import { describeIssues } from '../../schemas/describe-issues.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import type { CatalogueOverlay } from '../catalogue/overlay.ts';
 import type { KvShape } from '../kv-cache/extent.ts';

@@ -1,6 +1,7 @@
 /** `hstu-streams sink`: the committed topics into ClickHouse. */
 import type { Command } from 'commander';
 import { createLogger } from '../../infra/telemetry/log.ts';
+import { secretsOf } from '../../schemas/config.ts';
 import { loadConfig } from '../load-config.ts';
 import { isStopped } from '../patience.ts';
 import { requireKafka } from '../require-kafka.ts';
@@ -22,12 +23,11 @@ export function addSink(program: Command): void {
         await loadConfig({ file: options.config, environment: process.env, assignments: options.set }),
         options.config,
       );
-      const { kafka, telemetry, clickhouse } = config;
-      const secrets = [kafka.sasl?.password, kafka.schemaRegistry?.password, clickhouse.password];
+      const { kafka, telemetry } = config;
       const logger = createLogger({
         level: telemetry.logLevel,
         name: sinkGroup(kafka.applicationId),
-        secrets: secrets.filter((secret) => secret !== undefined),
+        secrets: secretsOf(config),
       });
       const ends = instanceEnds({
         logger,
