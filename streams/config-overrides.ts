@@ -55,11 +55,11 @@ export function applyOverride(tree: Record<string, unknown>, override: Override,
   if (forbidden !== undefined) return `${name}: ${forbidden} is no key of a setting`;
   const setting = settingAt(schema, path);
   if (setting === undefined) return `${name}: no such setting${meant(override, schema)}`;
-  return assign(tree, path, valueOf(override, setting), name);
+  return assign(tree, path, settingFrom(override, setting), name);
 }
 
 /** Text is taken as it is, a list of texts with commas between, all else as YAML. */
-function valueOf({ name, text }: Override, setting: z.ZodType): unknown {
+function settingFrom({ name, text }: Override, setting: z.ZodType): unknown {
   if (isText(setting)) return text;
   if (isTexts(setting) && !/^\s*\[(?!.*\]:\d)|^\s*\[\s*["'[]/.test(text)) return text.split(',').map((item) => item.trim());
   return parseSettings(text, name, setting);
