@@ -1,5 +1,6 @@
 /** How an instance logs in to the brokers: with a password, with a bearer token, or as AWS knows it. */
 import { z } from 'zod';
+import { secretText } from './settings.ts';
 
 const text = z.string().min(1);
 
@@ -7,16 +8,19 @@ const text = z.string().min(1);
 export const isLoopback = (host: string): boolean => /^(localhost|(.+\.)?localhost|127(\.\d{1,3}){3}|\[?::1\]?)$/i.test(host);
 
 /** A secret is sent there: in clear text only within this machine. */
-const tokenUrl = z.url().refine((url) => {
-  const { protocol, hostname } = new URL(url);
-  return protocol === 'https:' || (protocol === 'http:' && isLoopback(hostname));
-}, 'must be https (http only of this machine): the client secret is sent there');
+const tokenUrl = z
+  .url()
+  .refine((url) => {
+    const { protocol, hostname } = new URL(url);
+    return protocol === 'https:' || (protocol === 'http:' && isLoopback(hostname));
+  }, 'must be https (http only of this machine): the client secret is sent there')
+  .refine((url) => new URL(url).username + new URL(url).password === '', 'must name no user: that is clientId, clientSecret');
 
 const passwordLogin = z.strictObject({
   mechanism: z.enum(['plain', 'scram-sha-256', 'scram-sha-512']),
   username: text,
   /** Better from the environment: HSTU_KAFKA__SASL__PASSWORD. */
-  password: text,
+  password: secretText().min(1),
 });
 
 const bearerLogin = z
@@ -28,7 +32,7 @@ const bearerLogin = z
         tokenUrl,
         clientId: text,
         /** Better from the environment: HSTU_KAFKA__SASL__CLIENT_CREDENTIALS__CLIENT_SECRET. */
-        clientSecret: text,
+        clientSecret: secretText().min(1),
         scope: text.optional(),
         audience: text.optional(),
       })
@@ -50,12 +54,10 @@ const bearerLogin = z
   });
 
 const awsLogin = z.strictObject({
-  /** Amazon MSK: credentials from where AWS' own tools take them (environment, profile, web identity, container, instance). */
+  /** Amazon MSK: credentials from where AWS' own tools take them (environment, AWS_PROFILE, web identity, container, instance). */
   mechanism: z.literal('aws-msk-iam'),
   /** Of the cluster: `eu-central-1`. */
   region: z.string().regex(/^[a-z]{2}(-[a-z]+)+-\d$/, 'a region of AWS, such as eu-central-1'),
-  /** Of the shared credentials file. @default what AWS' own tools take */
-  profile: text.optional(),
   /** ARN of a role to assume. @default none */
   roleArn: z
     .string()
@@ -72,15 +74,8 @@ export type BearerConfig = z.infer<typeof bearerLogin>;
 export type AwsConfig = z.infer<typeof awsLogin>;
 export type ClientCredentials = NonNullable<BearerConfig['clientCredentials']>;
 
-/** What of a login may be told to nobody. */
-export function saslSecrets(sasl: SaslConfig | undefined): string[] {
-  if (sasl === undefined || sasl.mechanism === 'aws-msk-iam') return [];
-  if (sasl.mechanism !== 'oauthbearer') return [sasl.password];
-  return sasl.clientCredentials === undefined ? [] : [sasl.clientCredentials.clientSecret];
-}
-
 /** As whom an instance logs in, as far as the configuration says. */
 export function loginName(sasl: SaslConfig): string | undefined {
-  if (sasl.mechanism === 'aws-msk-iam') return sasl.roleArn ?? sasl.profile;
+  if (sasl.mechanism === 'aws-msk-iam') return sasl.roleArn;
   return sasl.mechanism === 'oauthbearer' ? sasl.clientCredentials?.clientId : sasl.username;
 }

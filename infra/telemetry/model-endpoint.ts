@@ -1,5 +1,6 @@
 /** The one thing an instance lets itself be told over HTTP, by those on its own machine: to change its model. */
 import type { IncomingMessage } from 'node:http';
+import { isIPv4 } from 'node:net';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 
 export interface ModelControl {
@@ -24,9 +25,18 @@ const MAX_BODY_BYTES = 65_536;
  * when it is refused.
  *
  * Only this machine may ask for a change, wherever the port is open to. JSON by its content type, which a page in a browser
- * cannot send elsewhere without being let.
+ * cannot send elsewhere without being let; and neither one that has made its own name point here (DNS rebinding): the name stands
+ * in `Host`, and no page can take it away, or `Origin` from what it posts.
+ *
+ * @param configuredHost a further name by which this machine may be asked. @default none
  */
-export async function answerModel(request: IncomingMessage, control: ModelControl | undefined): Promise<JsonAnswer> {
+export async function answerModel(
+  request: IncomingMessage,
+  control: ModelControl | undefined,
+  configuredHost?: string,
+): Promise<JsonAnswer> {
+  const foreign = foreignIn(request, configuredHost);
+  if (foreign !== undefined) return refuse(403, foreign);
   if (control === undefined) return refuse(503, 'the stream is being opened: ask again');
   if (request.method !== 'POST') return { status: 200, body: control.status };
   if (!isFromHere(request)) return refuse(403, 'a change of the model is taken from this machine only');
@@ -47,6 +57,18 @@ const refuse = (status: number, problem: string): JsonAnswer => ({ status, body:
 function isFromHere({ socket: { remoteAddress, localAddress } }: IncomingMessage): boolean {
   if (remoteAddress === undefined) return false;
   return remoteAddress === localAddress || /^(::ffff:)?127\.|^::1$/.test(remoteAddress);
+}
+
+/** What of a request only a page in a browser would send, or who was led here by a name of another's; undefined where nothing is. */
+function foreignIn({ headers: { host = '', origin } }: IncomingMessage, configured: string | undefined): string | undefined {
+  if (origin !== undefined) return 'the model is not for pages in a browser: no Origin header is taken';
+  const name = host
+    .replace(/:\d+$/, '')
+    .replace(/^\[(.*)\]$/, '$1')
+    .toLowerCase();
+  if (name === configured?.toLowerCase() || name === 'localhost' || name === '::1') return undefined;
+  if (isIPv4(name) && name.startsWith('127.')) return undefined;
+  return 'the model is asked for by a loopback address, or by telemetry.host: another Host header is not taken';
 }
 
 /** Undefined when it is too long. */

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { loginInClearText } from '../../infra/kafka/sasl/sasl-options.ts';
 import { createLogger } from '../../infra/telemetry/log.ts';
-import { saslSecrets } from '../../schemas/kafka-sasl.ts';
+import { secretsOf } from '../../schemas/config.ts';
 import { loadConfig } from '../load-config.ts';
 import { isStopped } from '../patience.ts';
 import { requireKafka } from '../require-kafka.ts';
@@ -24,12 +24,11 @@ export function addSink(program: Command): void {
         await loadConfig({ file: options.config, environment: process.env, assignments: options.set }),
         options.config,
       );
-      const { kafka, telemetry, clickhouse } = config;
-      const secrets = [...saslSecrets(kafka.sasl), kafka.schemaRegistry?.password, clickhouse.password];
+      const { kafka, telemetry } = config;
       const logger = createLogger({
         level: telemetry.logLevel,
         name: sinkGroup(kafka.applicationId),
-        secrets: secrets.filter((secret) => secret !== undefined),
+        secrets: secretsOf(config),
       });
       const exposed = loginInClearText(kafka);
       if (exposed !== undefined) logger.warn(exposed);

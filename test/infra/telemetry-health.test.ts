@@ -1,5 +1,5 @@
-import { Agent, get } from 'node:http';
-import { type AddressInfo, createServer } from 'node:net';
+import { Agent, get, request } from 'node:http';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
 import {
   type Health,
@@ -132,12 +132,79 @@ describe('the health server', () => {
       expect([body.slice(0, 20), (await post(body)).status]).toEqual([body.slice(0, 20), 400]);
     expect(asked).toEqual(['/good', undefined, '/bad']);
     const from = (remoteAddress: string) =>
-      answerModel({ method: 'POST', headers: {}, socket: { remoteAddress, localAddress: '10.0.0.5' } } as never, control);
+      answerModel(
+        { method: 'POST', headers: { host: '127.0.0.1:1' }, socket: { remoteAddress, localAddress: '10.0.0.5' } } as never,
+        control,
+      );
     expect([(await from('10.0.0.9')).status, (await from('10.0.0.5')).status, (await from('::1')).status]).toEqual([
       403, 415, 415,
     ]);
     const { ask: without } = await start();
     expect([(await without('/model')).status, (await without('/model', { method: 'POST' })).status]).toEqual([404, 405]);
+  });
+
+  it('tells and changes the model for nobody who comes by a foreign name or from a page; probes and Prometheus use any', async () => {
+    let changes = 0;
+    const model = () => ({ status: {}, change: async () => ({ changes: ++changes }) });
+    const { server } = await start({ model });
+    const { port } = server;
+    const status = (path: string, method: string, headers: Record<string, string>) =>
+      new Promise<number | undefined>((resolve, reject) => {
+        const asked = request({
+          port,
+          host: '127.0.0.1',
+          path,
+          method,
+          headers: { 'content-type': 'application/json', ...headers },
+        });
+        asked.on('response', (response) => resolve(response.resume().statusCode)).on('error', reject);
+        asked.end(method === 'POST' ? '{}' : undefined);
+      });
+    for (const host of [
+      'attacker.example',
+      `attacker.example:${port}`,
+      '127.0.0.1.attacker.example',
+      'localhost.attacker.example',
+      '10.0.0.1',
+    ]) {
+      expect([host, await status('/model', 'POST', { host }), await status('/model', 'GET', { host })]).toEqual([host, 403, 403]);
+      expect([host, await status('/readyz', 'GET', { host }), await status('/metrics', 'GET', { host })]).toEqual([
+        host,
+        200,
+        200,
+      ]);
+    }
+    for (const origin of ['http://attacker.example', `http://127.0.0.1:${port}`, 'null'])
+      expect([origin, await status('/model', 'POST', { origin })]).toEqual([origin, 403]);
+    expect(changes).toBe(0);
+    for (const host of [`127.0.0.1:${port}`, 'localhost', `[::1]:${port}`, '127.0.0.6'])
+      expect([host, await status('/model', 'POST', { host })]).toEqual([host, 202]);
+  });
+
+  it('answers the probes while others hold connections with half a request', async () => {
+    const { server, ask } = await start({ model: () => ({ status: {}, change: async () => ({}) }), maxConnections: 8 });
+    const head = 'POST /model HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{';
+    const halves = ['', 'GET /healthz HT', head, head].flatMap((text) => Array(8).fill(text) as string[]);
+    const sockets = await Promise.all(
+      halves.map(
+        (text) =>
+          new Promise<Socket>((resolve) => {
+            const socket = connect(server.port, '127.0.0.1', () => {
+              socket.write(text);
+              resolve(socket);
+            });
+            socket.on('error', () => {});
+          }),
+      ),
+    );
+    try {
+      for (let probe = 0; probe < 5; probe++) {
+        expect((await ask('/healthz', { headers: { connection: 'close' } })).status).toBe(200);
+      }
+      await expect.poll(() => sockets.filter(({ destroyed }) => !destroyed).length).toBeLessThanOrEqual(8);
+    } finally {
+      for (const socket of sockets) socket.destroy();
+    }
   });
 
   it('answers HEAD without a body, other paths with 404, other methods with 405', async () => {

@@ -6,15 +6,10 @@ import type { BearerToken } from './bearer-token.ts';
 /**
  * @throws PipelineError `KAFKA_AUTHENTICATION` where there are no credentials, or none that may be used
  */
-export async function signMskToken({ region, profile, roleArn }: AwsConfig): Promise<BearerToken> {
+export async function signMskToken({ region, roleArn }: AwsConfig): Promise<BearerToken> {
   // AWS' client is large: only who logs in with it loads it.
   const { generateAuthToken } = await import('aws-msk-iam-sasl-signer-js');
-  const who =
-    roleArn !== undefined
-      ? { awsRoleArn: roleArn, awsRoleSessionName: 'hstu-streams' }
-      : profile !== undefined
-        ? { awsProfileName: profile }
-        : {};
+  const who = roleArn === undefined ? {} : { awsRoleArn: roleArn, awsRoleSessionName: 'hstu-streams' };
   try {
     const { token, expiryTime } = await generateAuthToken({ region, ...who });
     return { value: token, expiresAtMs: expiryTime };

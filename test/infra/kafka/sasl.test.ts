@@ -212,6 +212,13 @@ describe('the configuration of a login', () => {
       { mechanism: 'oauthbearer', clientCredentials: { tokenUrl: 'http://idp.example/x', clientId: 'a', clientSecret: 'b' } },
       /must be https/,
     ],
+    [
+      {
+        mechanism: 'oauthbearer',
+        clientCredentials: { tokenUrl: 'https://a:b@idp.example/x', clientId: 'a', clientSecret: 'b' },
+      },
+      /must name no user/,
+    ],
   ])('%j is refused', (sasl, message) => {
     expect(() => kafkaOf({ sasl })).toThrow(message);
   });
