@@ -202,6 +202,8 @@ export const configSchema = z.strictObject({
       /** Serves /healthz, /readyz and /metrics; 0 takes any free port. */
       port: z.int().min(0).max(65_535).default(9_464),
       host: z.string().min(1).default('127.0.0.1'),
+      /** Connections at once to that port, at most; what waits longest without a request gives way. */
+      maxConnections: positive.min(4).max(10_000).default(64),
       logLevel: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
       /** Share of published embeddings that are encoded anew in full and compared. */
       shadowSampleRate: z.number().min(0).max(1).default(0.001),
@@ -323,6 +325,13 @@ export const configSchema = z.strictObject({
     .prefault({}),
   model: z
     .strictObject({
+      /**
+       * Holds what a change of the model over HTTP is authorized by; made where there is none, for its user alone. Where telemetry.host is
+       * no loopback address, a change is taken only if this is set. @default `model.token` in state.path
+       */
+      tokenFile: path.optional(),
+      /** Bundles that a running deployment is changed to lie in here. @default the folder that holds `bundle` */
+      allowedFolder: path.optional(),
       /** Changing the model of a running deployment. */
       change: z
         .strictObject({

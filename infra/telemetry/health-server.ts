@@ -2,6 +2,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
+import type { ModelDoor } from './model-door.ts';
 import { answerModel, type ModelControl } from './model-endpoint.ts';
 
 export interface Health {
@@ -29,6 +30,8 @@ export interface HealthServerOptions {
   readonly metrics: { readonly contentType: string; text(): Promise<string> };
   /** Serves `/model` as well; undefined until there is one. @default not served */
   readonly model?: () => ModelControl | undefined;
+  /** Who may change it. @default nobody */
+  readonly modelDoor?: ModelDoor | undefined;
   /** Connections at once, at most; the one that has waited longest without a request gives way to a further one. @default 64 */
   readonly maxConnections?: number;
   /** Clock, ms since the epoch. @default Date.now */
@@ -90,7 +93,7 @@ async function answer(request: IncomingMessage, options: HealthServerOptions): P
   if (request.method !== 'GET' && request.method !== 'HEAD' && !(isModel && request.method === 'POST'))
     return text(405, `only GET and HEAD${isModel ? ', and POST,' : ''} are answered here`);
   try {
-    if (isModel) return json(await answerModel(request, options.model!(), options.host));
+    if (isModel) return json(await answerModel(request, options.model!(), options.modelDoor, options.host));
     switch (path) {
       case '/healthz':
         return healthz(options);

@@ -2,6 +2,7 @@
 import type { IncomingMessage } from 'node:http';
 import { isIPv4 } from 'node:net';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
+import { isAuthorized, liesIn, type ModelDoor } from './model-door.ts';
 
 export interface ModelControl {
   /** What is served, what is under way, how the last change ended. */
@@ -18,6 +19,8 @@ export interface JsonAnswer {
   readonly body: object;
 }
 
+const OFF = 'no change is taken here: telemetry.host is open to other machines, and no model.tokenFile is set';
+
 const MAX_BODY_BYTES = 65_536;
 
 /**
@@ -28,11 +31,13 @@ const MAX_BODY_BYTES = 65_536;
  * cannot send elsewhere without being let; and neither one that has made its own name point here (DNS rebinding): the name stands
  * in `Host`, and no page can take it away, or `Origin` from what it posts.
  *
+ * @param door undefined where no change is taken
  * @param configuredHost a further name by which this machine may be asked. @default none
  */
 export async function answerModel(
   request: IncomingMessage,
   control: ModelControl | undefined,
+  door: ModelDoor | undefined,
   configuredHost?: string,
 ): Promise<JsonAnswer> {
   const foreign = foreignIn(request, configuredHost);
@@ -42,8 +47,13 @@ export async function answerModel(
   if (!isFromHere(request)) return refuse(403, 'a change of the model is taken from this machine only');
   if (!/^application\/json\b/i.test(request.headers['content-type'] ?? ''))
     return refuse(415, 'expected content-type application/json');
+  if (door === undefined) return refuse(403, OFF);
+  if (!isAuthorized(request.headers.authorization, door.token))
+    return refuse(401, 'expected the token of model.tokenFile as `authorization: Bearer …`');
   const asked = parseAsked(await bodyOf(request));
   if (typeof asked === 'string') return refuse(400, asked);
+  if (asked.bundle !== undefined && !(await liesIn(asked.bundle, door.allowedFolder)))
+    return refuse(403, `bundle: there is none of that path in ${door.allowedFolder} (model.allowedFolder)`);
   try {
     return { status: 202, body: await control.change(asked.bundle) };
   } catch (error) {
