@@ -330,7 +330,7 @@ export const configSchema = z.strictObject({
        * no loopback address, a change is taken only if this is set. @default `model.token` in state.path
        */
       tokenFile: path.optional(),
-      /** Bundles that a running deployment is changed to lie in here. @default the folder that holds `bundle` */
+      /** Bundles that a running deployment is changed to lie in here. @default the folder that holds `bundle`; `bundle` itself at the root */
       allowedFolder: path.optional(),
       /** Changing the model of a running deployment. */
       change: z
