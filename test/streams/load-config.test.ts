@@ -41,6 +41,7 @@ const FULL = {
   state: { path: 'state' },
   backfill: { path: 'runs' },
   encoder: { disk: { path: 'kv' } },
+  model: { tokenFile: 'token', allowedFolder: 'bundles' },
 };
 
 const clientCredentials = { tokenUrl: 'https://idp.example/t', clientId: 'joe', clientSecret: SECRETS[9] };
