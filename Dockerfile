@@ -1,5 +1,9 @@
 # The program: one image for `run`, `topics create`, `replay` and the rest. The model bundle and the configuration are mounted.
-FROM node:20-slim AS build
+#
+# The base by digest, so that a build of tomorrow is that of today:
+#   docker build --build-arg NODE_IMAGE=node:24-slim@$(docker buildx imagetools inspect node:24-slim --format '{{.Manifest.Digest}}') .
+ARG NODE_IMAGE=node:24-slim
+FROM ${NODE_IMAGE} AS build
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci
@@ -12,7 +16,7 @@ COPY infra infra
 COPY streams streams
 RUN npm run build && npm prune --omit=dev
 
-FROM node:20-slim
+FROM ${NODE_IMAGE}
 ENV NODE_ENV=production
 WORKDIR /app
 COPY --from=build /app/package.json ./

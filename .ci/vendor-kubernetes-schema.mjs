@@ -11,6 +11,7 @@ const KINDS = {
   'v1 ConfigMap': 'io.k8s.api.core.v1.ConfigMap',
   // What an autoscaler of KEDA may be told is told in its words.
   'autoscaling/v2 HorizontalPodAutoscaler': 'io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler',
+  'networking.k8s.io/v1 NetworkPolicy': 'io.k8s.api.networking.v1.NetworkPolicy',
   'policy/v1 PodDisruptionBudget': 'io.k8s.api.policy.v1.PodDisruptionBudget',
 };
 

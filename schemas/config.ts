@@ -1,9 +1,14 @@
 /** The configuration file: every setting with its unit, default and bounds, validated whole. */
 import { z } from 'zod';
+import { describeIssues, dotted } from './describe-issues.ts';
 import { PipelineError } from './errors.ts';
+import { saslSchema } from './kafka-sasl.ts';
+import { pathText, secretsIn, secretText } from './settings.ts';
 
 const MIB = 1024 * 1024;
 const positive = z.int().positive();
+const path = pathText();
+const secret = secretText();
 
 /** `movie:{movieId}`: text with `{path.to.field}` parts; without braces a constant. */
 const template = z.string().min(1).describe('text with {path.to.field} parts; without braces a constant');
@@ -29,7 +34,7 @@ export const recordMappingSchema = z.strictObject({
 
 const fileSourceSchema = z.strictObject({
   /** A file, or several by wildcards: `*`, `?`, `**`, `{a,b}`. Text may be packed: names that end in `.gz` or `.zst`. */
-  path: z.string().min(1),
+  path,
   format: z.enum(['csv', 'jsonl', 'avro', 'parquet']),
   mapping: recordMappingSchema,
 });
@@ -48,21 +53,29 @@ const tableSourceSchema = z
     /** A server. @default as `clickhouse` */
     url: z.url().optional(),
     /** An embedded engine's folder. @default as `clickhouse` */
-    path: z.string().min(1).optional(),
+    path: path.optional(),
     database: z.string().min(1).optional(),
     username: z.string().optional(),
-    password: z.string().optional(),
+    password: secret.optional(),
     mapping: recordMappingSchema,
   })
   .refine(({ table, query }) => (table === undefined) !== (query === undefined), 'needs either table or query')
   .refine(({ url, path }) => url === undefined || path === undefined, 'url and path: one of them');
 
 const topicName = z.string().regex(/^[A-Za-z0-9._-]{1,249}$/, 'letters, digits, dots, underscores and dashes, at most 249');
-const path = z.string().min(1);
+
+/** IPv6 in brackets: `[::1]:9092`. */
+const broker = z
+  .string()
+  .regex(/^(\[[\da-fA-F:.%\w]+\]|[^\s:[\],]+):\d{1,5}$/, 'host:port, an IPv6 address in brackets')
+  .refine((text) => {
+    const port = Number(text.slice(text.lastIndexOf(':') + 1));
+    return port >= 1 && port <= 65_535;
+  }, 'port: 1 to 65535');
 
 const kafkaSchema = z.strictObject({
   /** `host:port` of some brokers; the others are found through them. */
-  brokers: z.array(z.string().regex(/^[^\s:]+:\d{1,5}$/, 'host:port')).min(1),
+  brokers: z.array(broker).min(1),
   /** Consumer group, and prefix of the transactional ids and of the changelog topic: one name a deployment. */
   applicationId: z
     .string()
@@ -97,7 +110,7 @@ const kafkaSchema = z.strictObject({
   valueFormat: z.enum(['avro', 'json']).default('avro'),
   /** How a record becomes an action. @default the fields of `UserAction` */
   mapping: recordMappingSchema.optional(),
-  schemaRegistry: z.strictObject({ url: z.url(), username: z.string().optional(), password: z.string().optional() }).optional(),
+  schemaRegistry: z.strictObject({ url: z.url(), username: z.string().optional(), password: secret.optional() }).optional(),
   /** Of what is produced. */
   compression: z.enum(['none', 'gzip', 'snappy', 'lz4', 'zstd']).default('lz4'),
   /** Records of one partition that are decoded, encoded and committed as one, at most. */
@@ -129,25 +142,18 @@ const kafkaSchema = z.strictObject({
         caFile: path.optional(),
         certFile: path.optional(),
         keyFile: path.optional(),
-        keyPassphrase: z.string().optional(),
+        keyPassphrase: secret.optional(),
         serverName: z.string().optional(),
         rejectUnauthorized: z.boolean().default(true),
       }),
     ])
     .default(false),
-  sasl: z
-    .strictObject({
-      mechanism: z.enum(['plain', 'scram-sha-256', 'scram-sha-512']),
-      username: z.string().min(1),
-      /** Better from the environment: HSTU_KAFKA__SASL__PASSWORD. */
-      password: z.string().min(1),
-    })
-    .optional(),
+  sasl: saslSchema.optional(),
 });
 
 export const configSchema = z.strictObject({
   /** Folder of the model bundle; relative paths count from the configuration file. */
-  bundle: z.string().min(1),
+  bundle: path,
   /** What came, went and became popular since the model was trained. @default as the bundle has it */
   catalogue: z
     .strictObject({
@@ -175,7 +181,12 @@ export const configSchema = z.strictObject({
     })
     .refine(({ files, clickhouse }) => files.length + clickhouse.length > 0, 'needs files or clickhouse')
     .optional(),
-  kafka: kafkaSchema.optional(),
+  kafka: kafkaSchema
+    .refine(({ sasl, ssl }) => sasl?.mechanism !== 'aws-msk-iam' || ssl !== false, {
+      path: ['ssl'],
+      error: 'aws-msk-iam needs TLS: kafka.ssl: true',
+    })
+    .optional(),
   state: z
     .strictObject({
       /** Folder of the local store, one sub-folder a partition; lost, it is restored from the changelog. */
@@ -191,6 +202,8 @@ export const configSchema = z.strictObject({
       /** Serves /healthz, /readyz and /metrics; 0 takes any free port. */
       port: z.int().min(0).max(65_535).default(9_464),
       host: z.string().min(1).default('127.0.0.1'),
+      /** Connections at once to that port, at most; what waits longest without a request gives way. */
+      maxConnections: positive.min(4).max(10_000).default(64),
       logLevel: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
       /** Share of published embeddings that are encoded anew in full and compared. */
       shadowSampleRate: z.number().min(0).max(1).default(0.001),
@@ -312,6 +325,13 @@ export const configSchema = z.strictObject({
     .prefault({}),
   model: z
     .strictObject({
+      /**
+       * Holds what a change of the model over HTTP is authorized by; made where there is none, for its user alone. Where telemetry.host is
+       * no loopback address, a change is taken only if this is set. @default `model.token` in state.path
+       */
+      tokenFile: path.optional(),
+      /** Bundles that a running deployment is changed to lie in here. @default the folder that holds `bundle`; `bundle` itself at the root */
+      allowedFolder: path.optional(),
       /** Changing the model of a running deployment. */
       change: z
         .strictObject({
@@ -329,13 +349,13 @@ export const configSchema = z.strictObject({
     .strictObject({
       /** A server; without it the embedded engine on `path`. */
       url: z.url().optional(),
-      path: z.string().min(1).default('.hstu/clickhouse'),
+      path: path.default('.hstu/clickhouse'),
       database: z
         .string()
         .regex(/^[A-Za-z_][A-Za-z0-9_]*$/)
         .default('hstu'),
       username: z.string().optional(),
-      password: z.string().optional(),
+      password: secret.optional(),
     })
     .prefault({}),
   /** Of `replay --mode`. */
@@ -381,22 +401,15 @@ export type KafkaConfig = z.infer<typeof kafkaSchema>;
  * Checks a whole configuration and fills in the defaults.
  *
  * @param origin where it came from, for the message
+ * @param nameOf how the path of a setting is told. @default its keys, with dots between
  * @throws PipelineError `CONFIG_INVALID` that lists every problem: the key, the value, what is allowed
  */
-export function parseConfig(input: unknown, origin: string): Config {
+export function parseConfig(input: unknown, origin: string, nameOf = dotted): Config {
   const parsed = configSchema.safeParse(input);
   if (parsed.success) return parsed.data;
-  throw new PipelineError(
-    'CONFIG_INVALID',
-    [`${origin} has ${parsed.error.issues.length} problem(s):`, ...describeIssues(parsed.error, input)].join('\n'),
-  );
+  const problems = describeIssues(parsed.error, input, configSchema, nameOf);
+  throw new PipelineError('CONFIG_INVALID', [`${origin} has ${problems.length} problem(s):`, ...problems].join('\n'));
 }
 
-/** One line an issue: key, value found, what is allowed. */
-export function describeIssues(error: z.ZodError, input: unknown): string[] {
-  return error.issues.map((issue) => {
-    const found = issue.path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown> | undefined)?.[key], input);
-    const shown = found === undefined ? 'missing' : JSON.stringify(found)?.slice(0, 80);
-    return `  ${issue.path.join('.') || '(root)'}: ${issue.message} (found: ${shown})`;
-  });
-}
+/** What may stand in no log and no message: passwords, passphrases, credentials in URLs. */
+export const secretsOf = (config: Config): string[] => secretsIn(configSchema, config);

@@ -1,7 +1,7 @@
 /** Users as JSON lines give them: each line read, checked, and its events made tokens. */
 import { z } from 'zod';
 import type { Tokenizer } from '../operators/index.ts';
-import { describeIssues } from '../schemas/config.ts';
+import { describeIssues } from '../schemas/describe-issues.ts';
 import { type ErrorCode, messageOf } from '../schemas/errors.ts';
 
 /** Why a line, or one of its events, was not used. */

@@ -20,7 +20,7 @@ export function kubernetesProblems(manifests, config, exposed) {
     if (!holds) problems.push(text);
   };
   const find = (kind) => manifests.find((manifest) => manifest.kind === kind);
-  const { kafka, telemetry, state, encoder, memoryBudgetBytes } = config;
+  const { kafka, telemetry, state, encoder, model, clickhouse, memoryBudgetBytes } = config;
   const pod = find('StatefulSet').spec.template;
   const container = pod.spec.containers[0];
 
@@ -59,9 +59,42 @@ export function kubernetesProblems(manifests, config, exposed) {
   must(consumerGroup === kafka.applicationId, `the trigger's consumerGroup ${consumerGroup} is not kafka.applicationId`);
   must(topic === kafka.topics.userActions, `the trigger's topic ${topic} is not kafka.topics.userActions`);
 
+  must(
+    pod.spec.enableServiceLinks === false,
+    'enableServiceLinks must be false: the variable of a service would be taken for a setting',
+  );
+  for (const [key, url] of Object.entries({
+    'kafka.schemaRegistry.url': kafka.schemaRegistry.url,
+    'clickhouse.url': clickhouse.url,
+  }))
+    must(url.startsWith('https:'), `${key} ${url}: a password goes there, so it must be https`);
+  must(kafka.ssl !== false, 'kafka.ssl: passwords go to the brokers, so it must be on');
+  const mounted = container.volumeMounts.map(({ mountPath }) => mountPath);
+  must(
+    mounted.includes(dirname(model.tokenFile ?? '')),
+    `model.tokenFile ${model.tokenFile} does not lie in a mounted folder (${mounted.join(', ')})`,
+  );
+  const policy = find('NetworkPolicy').spec;
+  must(policy.policyTypes.join() === 'Ingress,Egress', 'the NetworkPolicy must name both Ingress and Egress');
+  const portsOf = (rules) => rules.flatMap(({ ports }) => ports.map(({ port }) => port));
+  must(portsOf(policy.ingress).join() === String(telemetry.port), `the NetworkPolicy admits other ports than ${telemetry.port}`);
+  const addresses = [...kafka.brokers.map((broker) => `kafka://${broker}`), kafka.schemaRegistry.url, clickhouse.url];
+  for (const address of addresses) {
+    const { hostname, port, protocol } = new URL(address);
+    const [, namespace] = hostname.split('.');
+    const wanted = Number(port || (protocol === 'https:' ? 443 : 80));
+    const admitted = policy.egress.some(
+      ({ to, ports }) =>
+        ports.some((one) => one.port === wanted) &&
+        to.some(({ namespaceSelector }) => namespaceSelector?.matchLabels['kubernetes.io/metadata.name'] === namespace),
+    );
+    must(admitted, `the NetworkPolicy lets no pod reach ${address}`);
+  }
+
   const labels = JSON.stringify(pod.metadata.labels);
   const selectors = [
     find('Service').spec.selector,
+    find('NetworkPolicy').spec.podSelector.matchLabels,
     ...['StatefulSet', 'PodDisruptionBudget', 'ServiceMonitor'].map((kind) => find(kind).spec.selector.matchLabels),
   ];
   for (const selector of selectors)

@@ -1,9 +1,10 @@
 /** A run in a folder: parts that are written aside and renamed, and a list of those that count, which is replaced last. */
-import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { OutputBatch } from '../../schemas/batch.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import type { RunRecord } from '../../schemas/run-record.ts';
+import { makePrivateFolder } from './private-folder.ts';
 import { RUN_FILES, type RunFile, type RunLines, runLines } from './run-rows.ts';
 
 export type RunFormat = 'jsonl' | 'parquet';
@@ -74,7 +75,7 @@ export class FileRunWriter {
   static async open(options: FileRunOptions): Promise<FileRunWriter> {
     const { folder, format, run } = options;
     return onDisk(folder, async () => {
-      await mkdir(folder, { recursive: true });
+      makePrivateFolder(folder);
       const found = await readManifest(folder);
       const listed = new Set([MANIFEST, ...(found?.parts ?? []).map(({ name }) => name)]);
       for (const name of await readdir(folder)) if (!listed.has(name)) await rm(join(folder, name), { force: true });

@@ -9,7 +9,7 @@ const own = new Set<string>();
 
 /** A new folder within `parent`, `kind` and its owner in its name. Removes those of the kind whose owner ended on this machine. */
 export function makeWorkFolder(parent: string, kind: string): string {
-  mkdirSync(parent, { recursive: true });
+  mkdirSync(parent, { recursive: true, mode: 0o700 });
   const ofMachine = `${kind}-${hostname()}-`;
   for (const name of readdirSync(parent)) {
     if (!name.startsWith(ofMachine) || own.has(join(parent, name))) continue;

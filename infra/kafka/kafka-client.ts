@@ -1,16 +1,20 @@
 /** One Kafka client a process, made from the configuration. */
 import { readFileSync } from 'node:fs';
-import type { ConnectionOptions } from 'node:tls';
-import { Kafka, type KafkaConfig as KafkaJsConfig, type logCreator, logLevel, type SASLOptions } from 'kafkajs';
+import { connect, isIP } from 'node:net';
+import { type ConnectionOptions, connect as connectTls } from 'node:tls';
+import { Kafka, type KafkaConfig as KafkaJsConfig, type logCreator, logLevel } from 'kafkajs';
 import type { KafkaConfig } from '../../schemas/config.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import { registerCodecs } from './compression.ts';
 import { isCutOffInTls, kafkaError } from './kafka-errors.ts';
 import { patchConnections } from './kafkajs-connection.ts';
 import { patchJoin } from './kafkajs-internals.ts';
+import { saslOptions } from './sasl/sasl-options.ts';
 
 /** How kafkajs tries again where nothing else is said: about 12 s in all. */
 export const RETRY = { initialRetryTime: 100, maxRetryTime: 2_000, retries: 9 } as const;
+
+const KEEP_ALIVE_MS = 60_000;
 
 /** As others name them, who do not see kafkajs. */
 export type KafkaClient = Kafka;
@@ -23,6 +27,23 @@ export interface KafkaClientOptions {
   readonly retries?: number;
 }
 
+/**
+ * kafkajs takes what stands before a broker's first colon for its host: an IPv6 address goes through it with other signs. They are put right
+ * where the socket is opened.
+ */
+const hidingColons = (broker: string): string =>
+  broker.replace(/^\[(.*)\]:/, (_, address: string) => `${address.replaceAll(':', '|')}:`);
+
+const openSocket: NonNullable<KafkaJsConfig['socketFactory']> = ({ host: hidden, port, ssl, onConnect }) => {
+  const host = hidden.replaceAll('|', ':');
+  const socket =
+    // As kafkajs does it: a certificate's name is asked for where the host has one.
+    ssl
+      ? connectTls({ host, port, ...(isIP(host) === 0 && { servername: host }), ...ssl }, onConnect)
+      : connect({ host, port }, onConnect);
+  return socket.setKeepAlive(true, KEEP_ALIVE_MS);
+};
+
 /** @throws PipelineError `CONFIG_INVALID` for a certificate file that cannot be read */
 export function kafkaClient(config: KafkaConfig, { logCreator, retries = RETRY.retries }: KafkaClientOptions = {}): Kafka {
   registerCodecs();
@@ -30,7 +51,8 @@ export function kafkaClient(config: KafkaConfig, { logCreator, retries = RETRY.r
   patchConnections();
   const settings: KafkaJsConfig = {
     clientId: config.clientId,
-    brokers: [...config.brokers],
+    brokers: config.brokers.map(hidingColons),
+    socketFactory: openSocket,
     connectionTimeout: 5_000,
     authenticationTimeout: 10_000,
     requestTimeout: config.requestTimeoutMs,
@@ -38,8 +60,7 @@ export function kafkaClient(config: KafkaConfig, { logCreator, retries = RETRY.r
     logLevel: logCreator === undefined ? logLevel.NOTHING : logLevel.INFO,
     ssl: sslOf(config.ssl),
     ...(logCreator !== undefined && { logCreator }),
-    // A copy: kafkajs adds to it.
-    ...(config.sasl !== undefined && { sasl: { ...config.sasl } as SASLOptions }),
+    ...(config.sasl !== undefined && { sasl: saslOptions(config.sasl) }),
   };
   return new Kafka(settings);
 }

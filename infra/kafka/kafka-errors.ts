@@ -42,7 +42,8 @@ const CUT_OFF_IN_LOGIN = /closed connection|connection (closed|error|timeout)|no
  *   instance owns the partition now), `KAFKA_UNAVAILABLE` (no broker answers) or `KAFKA_FAILED`, the retriable rest
  */
 export function kafkaError(thrown: unknown, what: string): PipelineError {
-  if (thrown instanceof PipelineError) return thrown;
+  const ours = ownError(thrown);
+  if (ours !== undefined) return ours;
   const faults = causesOf(thrown);
   const text = `${what}: ${[...new Set(faults.map(said))].join(' ← ')}`;
   const error = (code: PipelineError['code'], hint = '') => new PipelineError(code, `${text}${hint}`, { cause: thrown });
@@ -51,7 +52,10 @@ export function kafkaError(thrown: unknown, what: string): PipelineError {
   const login = faults.filter(({ name }) => name === 'KafkaJSSASLAuthenticationError');
   if (login.some(({ message }) => CUT_OFF_IN_LOGIN.test(message))) return error('KAFKA_UNAVAILABLE', ' (during the login)');
   if (login.length > 0 || some(({ type }) => type === 'SASL_AUTHENTICATION_FAILED'))
-    return error('KAFKA_AUTHENTICATION', ' (check kafka.sasl: mechanism, username, password)');
+    return error(
+      'KAFKA_AUTHENTICATION',
+      ' (check kafka.sasl: mechanism, and username and password or where the token comes from)',
+    );
   if (some(({ code, message }) => CERTIFICATE.test(code ?? '') || CERTIFICATE.test(message)))
     return error('KAFKA_AUTHENTICATION', ' (check kafka.ssl: caFile, serverName, and how long the certificates are valid)');
   if (isCutOffInTls(text))
@@ -69,6 +73,16 @@ export function kafkaError(thrown: unknown, what: string): PipelineError {
   if (some(({ name, code }) => name === 'KafkaJSNoBrokerAvailableError' || code === 'ECONNREFUSED' || code === 'ENOTFOUND'))
     return error('KAFKA_UNAVAILABLE', ' (check kafka.brokers; `hstu-streams up` starts one on this machine)');
   return error('KAFKA_FAILED');
+}
+
+/** What a part of ours that kafkajs calls has thrown, however kafkajs wraps it. */
+function ownError(thrown: unknown): PipelineError | undefined {
+  for (let error = thrown, depth = 0; error instanceof Error && depth < 8; depth++) {
+    if (error instanceof PipelineError) return error;
+    const { originalError, cause } = error as { readonly originalError?: unknown; readonly cause?: unknown };
+    error = originalError ?? cause;
+  }
+  return undefined;
 }
 
 /** Whether the other side closed while TLS was being agreed on. */

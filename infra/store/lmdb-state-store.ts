@@ -1,10 +1,11 @@
 /** The records of one partition on this machine's disk: what a restart reads instead of the whole changelog. */
 import { createHash } from 'node:crypto';
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, rmSync, statSync } from 'node:fs';
+import { closeSync, existsSync, fsyncSync, openSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { open, type RootDatabase } from 'lmdb';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import type { StateChange, StateReader } from '../../schemas/state.ts';
+import { makePrivateFolder } from '../files/private-folder.ts';
 import { checkDataFile } from './check-data-file.ts';
 import { type OwnedFolder, takeFolder } from './folder-owner.ts';
 
@@ -52,7 +53,7 @@ export async function openStateStore({ path, mapSizeBytes = DEFAULT_MAP_BYTES }:
       : new PipelineError('STORE_UNAVAILABLE', `state folder ${path} cannot be used: ${messageOf(cause)}`, { cause });
   let owner: OwnedFolder | undefined;
   try {
-    mkdirSync(path, { recursive: true });
+    makePrivateFolder(path);
     owner = await takeFolder(path);
     let rebuilt = existsSync(join(path, DATA_FILE)) ? problemOf(path, owner) : undefined;
     if (rebuilt === undefined) {
@@ -184,7 +185,7 @@ export class LmdbStateStore implements StateReader {
     try {
       await this.#database.close();
       removeFiles(this.#path);
-      mkdirSync(this.#path, { recursive: true });
+      makePrivateFolder(this.#path);
       this.#database = openDatabase(this.#path, this.#mapSizeBytes);
     } catch (error) {
       throw this.#failed('cannot be cleared', error);
@@ -224,7 +225,7 @@ export class LmdbStateStore implements StateReader {
 function openDatabase(path: string, mapSize: number): RootDatabase<Uint8Array, Uint8Array> {
   // This process alone has the folder, so nobody else uses LMDB's lock; a damaged one would be in the way.
   rmSync(join(path, LOCK_FILE), { force: true });
-  return open<Uint8Array, Uint8Array>({
+  const database = open<Uint8Array, Uint8Array>({
     path,
     mapSize,
     encoding: 'binary',
@@ -233,6 +234,9 @@ function openDatabase(path: string, mapSize: number): RootDatabase<Uint8Array, U
     noSync: true,
     overlappingSync: false,
   });
+  // Its files are made as the umask says.
+  makePrivateFolder(path);
+  return database;
 }
 
 function forceToDisk(path: string): void {

@@ -1,7 +1,8 @@
 /** What an orchestrator and Prometheus ask over HTTP: does it live, may it have work, what does it measure. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
+import type { ModelDoor } from './model-door.ts';
 import { answerModel, type ModelControl } from './model-endpoint.ts';
 
 export interface Health {
@@ -29,6 +30,10 @@ export interface HealthServerOptions {
   readonly metrics: { readonly contentType: string; text(): Promise<string> };
   /** Serves `/model` as well; undefined until there is one. @default not served */
   readonly model?: () => ModelControl | undefined;
+  /** Who may change it. @default nobody */
+  readonly modelDoor?: ModelDoor | undefined;
+  /** Connections at once, at most; the one that has waited longest without a request gives way to a further one. @default 64 */
+  readonly maxConnections?: number;
   /** Clock, ms since the epoch. @default Date.now */
   readonly now?: () => number;
 }
@@ -53,8 +58,33 @@ export async function startHealthServer(options: HealthServerOptions): Promise<H
   const server = createServer({ requestTimeout: 10_000, headersTimeout: 5_000 }, (request, response) => {
     void answer(request, options).then((given) => send(request, response, given));
   });
+  boundConnections(server, options.maxConnections ?? 64);
   await listen(server, options);
   return { port: (server.address() as AddressInfo).port, close: () => close(server) };
+}
+
+/**
+ * Who opens connections and sends nothing, or half a request, must not take the probes' answers: where all places are taken, the
+ * oldest connection that is not being answered is closed for the new one.
+ */
+function boundConnections(server: Server, limit: number): void {
+  const waiting = new Set<Socket>();
+  let open = 0;
+  server.on('connection', (socket) => {
+    open += 1;
+    if (open > limit) (waiting.values().next().value ?? socket).destroy();
+    if (!socket.destroyed) waiting.add(socket);
+    socket.once('close', () => {
+      open -= 1;
+      waiting.delete(socket);
+    });
+  });
+  // From a whole head on it is answered, unless it has a body that has still to come.
+  server.on('request', ({ method, socket }: IncomingMessage, response: ServerResponse) => {
+    if (method === 'POST') return;
+    waiting.delete(socket);
+    response.once('close', () => socket.destroyed || waiting.add(socket));
+  });
 }
 
 async function answer(request: IncomingMessage, options: HealthServerOptions): Promise<Answer> {
@@ -63,7 +93,7 @@ async function answer(request: IncomingMessage, options: HealthServerOptions): P
   if (request.method !== 'GET' && request.method !== 'HEAD' && !(isModel && request.method === 'POST'))
     return text(405, `only GET and HEAD${isModel ? ', and POST,' : ''} are answered here`);
   try {
-    if (isModel) return json(await answerModel(request, options.model!()));
+    if (isModel) return json(await answerModel(request, options.model!(), options.modelDoor, options.host));
     switch (path) {
       case '/healthz':
         return healthz(options);

@@ -1,6 +1,8 @@
 /** The one thing an instance lets itself be told over HTTP, by those on its own machine: to change its model. */
 import type { IncomingMessage } from 'node:http';
+import { isIPv4 } from 'node:net';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
+import { isAuthorized, liesIn, type ModelDoor } from './model-door.ts';
 
 export interface ModelControl {
   /** What is served, what is under way, how the last change ended. */
@@ -17,6 +19,8 @@ export interface JsonAnswer {
   readonly body: object;
 }
 
+const OFF = 'no change is taken here: telemetry.host is open to other machines, and no model.tokenFile is set';
+
 const MAX_BODY_BYTES = 65_536;
 
 /**
@@ -24,16 +28,32 @@ const MAX_BODY_BYTES = 65_536;
  * when it is refused.
  *
  * Only this machine may ask for a change, wherever the port is open to. JSON by its content type, which a page in a browser
- * cannot send elsewhere without being let.
+ * cannot send elsewhere without being let; and neither one that has made its own name point here (DNS rebinding): the name stands
+ * in `Host`, and no page can take it away, or `Origin` from what it posts.
+ *
+ * @param door undefined where no change is taken
+ * @param configuredHost a further name by which this machine may be asked. @default none
  */
-export async function answerModel(request: IncomingMessage, control: ModelControl | undefined): Promise<JsonAnswer> {
+export async function answerModel(
+  request: IncomingMessage,
+  control: ModelControl | undefined,
+  door: ModelDoor | undefined,
+  configuredHost?: string,
+): Promise<JsonAnswer> {
+  const foreign = foreignIn(request, configuredHost);
+  if (foreign !== undefined) return refuse(403, foreign);
   if (control === undefined) return refuse(503, 'the stream is being opened: ask again');
   if (request.method !== 'POST') return { status: 200, body: control.status };
   if (!isFromHere(request)) return refuse(403, 'a change of the model is taken from this machine only');
   if (!/^application\/json\b/i.test(request.headers['content-type'] ?? ''))
     return refuse(415, 'expected content-type application/json');
+  if (door === undefined) return refuse(403, OFF);
+  if (!isAuthorized(request.headers.authorization, door.token))
+    return refuse(401, 'expected the token of model.tokenFile as `authorization: Bearer …`');
   const asked = parseAsked(await bodyOf(request));
   if (typeof asked === 'string') return refuse(400, asked);
+  if (asked.bundle !== undefined && !(await liesIn(asked.bundle, door.allowedFolder)))
+    return refuse(403, `bundle: there is none of that path in ${door.allowedFolder} (model.allowedFolder)`);
   try {
     return { status: 202, body: await control.change(asked.bundle) };
   } catch (error) {
@@ -47,6 +67,18 @@ const refuse = (status: number, problem: string): JsonAnswer => ({ status, body:
 function isFromHere({ socket: { remoteAddress, localAddress } }: IncomingMessage): boolean {
   if (remoteAddress === undefined) return false;
   return remoteAddress === localAddress || /^(::ffff:)?127\.|^::1$/.test(remoteAddress);
+}
+
+/** What of a request only a page in a browser would send, or who was led here by a name of another's; undefined where nothing is. */
+function foreignIn({ headers: { host = '', origin } }: IncomingMessage, configured: string | undefined): string | undefined {
+  if (origin !== undefined) return 'the model is not for pages in a browser: no Origin header is taken';
+  const name = host
+    .replace(/:\d+$/, '')
+    .replace(/^\[(.*)\]$/, '$1')
+    .toLowerCase();
+  if (name === configured?.toLowerCase() || name === 'localhost' || name === '::1') return undefined;
+  if (isIPv4(name) && name.startsWith('127.')) return undefined;
+  return 'the model is asked for by a loopback address, or by telemetry.host: another Host header is not taken';
 }
 
 /** Undefined when it is too long. */

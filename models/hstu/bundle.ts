@@ -4,7 +4,7 @@ import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseBoundedJson } from '../../schemas/bounded-json.ts';
 import { type BundleConfig, bundleConfigSchema } from '../../schemas/bundle-config.ts';
-import { describeIssues } from '../../schemas/config.ts';
+import { describeIssues } from '../../schemas/describe-issues.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import type { CatalogueOverlay } from '../catalogue/overlay.ts';
 import type { KvShape } from '../kv-cache/extent.ts';

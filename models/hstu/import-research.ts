@@ -1,6 +1,6 @@
 /** Turns a checkpoint of Meta's research code (its state-dict names, its configuration) into a bundle. */
 import { z } from 'zod';
-import { describeIssues } from '../../schemas/config.ts';
+import { describeIssues } from '../../schemas/describe-issues.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { type Bundle, makeBundle } from './bundle.ts';
 import type { Tensor, TensorMap } from './safetensors.ts';

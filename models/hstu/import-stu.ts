@@ -1,6 +1,6 @@
 /** Turns a checkpoint of Meta's STU stack (`modules/stu.py`: its state-dict names) into a bundle. */
 import { z } from 'zod';
-import { describeIssues } from '../../schemas/config.ts';
+import { describeIssues } from '../../schemas/describe-issues.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { type Bundle, makeBundle } from './bundle.ts';
 import type { Tensor, TensorMap } from './safetensors.ts';

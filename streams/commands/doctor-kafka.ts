@@ -6,6 +6,7 @@ import { kafkaClient } from '../../infra/kafka/kafka-client.ts';
 import { readTopics, withAdmin } from '../../infra/kafka/topics.ts';
 import type { Config, KafkaConfig } from '../../schemas/config.ts';
 import { messageOf } from '../../schemas/errors.ts';
+import { loginName } from '../../schemas/kafka-sasl.ts';
 import { JARS } from './local-kafka-options.ts';
 
 /**
@@ -18,7 +19,7 @@ export async function checkBrokers({ kafka }: Config): Promise<string> {
   const { brokers } = await withAdmin(kafkaClient(kafka), `asking ${kafka.brokers.join(', ')}`, (admin) =>
     admin.describeCluster(),
   );
-  const login = kafka.sasl === undefined ? '' : `, as ${kafka.sasl.username} (${kafka.sasl.mechanism})`;
+  const login = kafka.sasl === undefined ? '' : `, as ${loginName(kafka.sasl) ?? 'the token says'} (${kafka.sasl.mechanism})`;
   const addresses = brokers.map(({ host, port }) => `${host}:${port}`).join(', ');
   return `${brokers.length} broker(s) answer: ${addresses}${login}`;
 }

@@ -5,7 +5,10 @@ import { type Command, InvalidArgumentError } from 'commander';
 import colors from 'picocolors';
 import { printData } from '../../infra/console/guard-output.ts';
 import { printable } from '../../infra/console/printable.ts';
+import { readToken } from '../../infra/telemetry/model-door.ts';
+import type { Config } from '../../schemas/config.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
+import { tokenFileOf } from '../live/open-model-door.ts';
 import { loadConfig } from '../load-config.ts';
 import type { EndedChange, ModelStatus } from '../model-change/model-status.ts';
 import { collect } from './options.ts';
@@ -22,7 +25,7 @@ export function addModelSwitch(model: Command): void {
   forInstance(model.command('status'))
     .description('which model a running instance on this machine serves, and how a change of it goes')
     .action(async (options: InstanceOptions) => {
-      printData(JSON.stringify(await ask(await addressOf(options)), null, 2));
+      printData(JSON.stringify(await ask(addressOf(await configOf(options), options)), null, 2));
     });
   forInstance(model.command('switch'))
     .description(
@@ -31,9 +34,11 @@ export function addModelSwitch(model: Command): void {
     .option('--to <folder>', 'model bundle; also the way back, and, while a change is under way, what calls it off')
     .option('--no-wait', 'do not wait until it is served')
     .action(async (options: InstanceOptions & { readonly to?: string; readonly wait: boolean }) => {
-      const address = await addressOf(options);
+      const config = await configOf(options);
+      const address = addressOf(config, options);
+      const change = options.to === undefined ? {} : { bundle: resolve(options.to) };
       // The configuration's own is read by the instance, whose environment may say more.
-      const begun = await ask(address, options.to === undefined ? {} : { bundle: resolve(options.to) });
+      const begun = await ask(address, change, await readToken(tokenFileOf(config)));
       if (begun.change === null) console.log(`${describe(begun.serving)} is served already`);
       else if (!options.wait) console.log(`${describe(begun.change)} is being loaded`);
       else console.log(await untilEnded(address, begun.change));
@@ -50,15 +55,18 @@ const forInstance = (command: Command): Command =>
       return port;
     });
 
-async function addressOf({ config: file, set, port }: InstanceOptions): Promise<string> {
-  const { telemetry } = await loadConfig({ file, environment: process.env, assignments: set });
+const configOf = ({ config: file, set }: InstanceOptions): Promise<Config> =>
+  loadConfig({ file, environment: process.env, assignments: set });
+
+function addressOf({ telemetry }: Config, { port }: InstanceOptions): string {
   const host = ['0.0.0.0', '::'].includes(telemetry.host) ? '127.0.0.1' : telemetry.host;
   return `http://${host.includes(':') ? `[${host}]` : host}:${port ?? telemetry.port}/model`;
 }
 
 /** @throws PipelineError `STATE_INCOMPATIBLE`, `BUNDLE_INVALID`, … as the instance says; `CONFIG_INVALID` where none answers */
-async function ask(address: string, change?: object): Promise<ModelStatus> {
-  const post = { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(change) };
+async function ask(address: string, change?: object, token = ''): Promise<ModelStatus> {
+  const headers = { 'content-type': 'application/json', authorization: `Bearer ${token}` };
+  const post = { method: 'POST', headers, body: JSON.stringify(change) };
   let response: Response;
   let body: unknown;
   try {

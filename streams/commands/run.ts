@@ -1,7 +1,9 @@
 /** `hstu-streams run`: an instance of the consumer deployment. */
 import type { Command } from 'commander';
+import { loginInClearText } from '../../infra/kafka/sasl/sasl-options.ts';
 import { kafkajsLogCreator } from '../../infra/telemetry/kafkajs-log.ts';
 import { createLogger } from '../../infra/telemetry/log.ts';
+import { secretsOf } from '../../schemas/config.ts';
 import { describeCatalogue, loadModel } from '../catalogue.ts';
 import { LiveTelemetry } from '../live/observe-live.ts';
 import { openLive } from '../live/open-live.ts';
@@ -21,12 +23,10 @@ export function addRun(program: Command): void {
     .action(async (options: { config: string; set: string[] }) => {
       const sources = { file: options.config, environment: process.env, assignments: options.set };
       const config = requireKafka(await loadConfig(sources), options.config);
-      const { kafka, telemetry, clickhouse } = config;
-      const keyPassphrase = typeof kafka.ssl === 'object' ? kafka.ssl.keyPassphrase : undefined;
-      const secrets = [kafka.sasl?.password, keyPassphrase, kafka.schemaRegistry?.password, clickhouse.password].filter(
-        (secret) => secret !== undefined,
-      );
-      const logger = createLogger({ level: telemetry.logLevel, name: kafka.applicationId, secrets });
+      const { kafka, telemetry } = config;
+      const logger = createLogger({ level: telemetry.logLevel, name: kafka.applicationId, secrets: secretsOf(config) });
+      const exposed = loginInClearText(kafka);
+      if (exposed !== undefined) logger.warn(exposed);
       const bundle = await loadModel(config, (report) => {
         const level = report.examples.length === 0 ? 'info' : 'warn';
         logger[level](report, describeCatalogue(report));

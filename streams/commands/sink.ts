@@ -1,6 +1,8 @@
 /** `hstu-streams sink`: the committed topics into ClickHouse. */
 import type { Command } from 'commander';
+import { loginInClearText } from '../../infra/kafka/sasl/sasl-options.ts';
 import { createLogger } from '../../infra/telemetry/log.ts';
+import { secretsOf } from '../../schemas/config.ts';
 import { loadConfig } from '../load-config.ts';
 import { isStopped } from '../patience.ts';
 import { requireKafka } from '../require-kafka.ts';
@@ -22,13 +24,14 @@ export function addSink(program: Command): void {
         await loadConfig({ file: options.config, environment: process.env, assignments: options.set }),
         options.config,
       );
-      const { kafka, telemetry, clickhouse } = config;
-      const secrets = [kafka.sasl?.password, kafka.schemaRegistry?.password, clickhouse.password];
+      const { kafka, telemetry } = config;
       const logger = createLogger({
         level: telemetry.logLevel,
         name: sinkGroup(kafka.applicationId),
-        secrets: secrets.filter((secret) => secret !== undefined),
+        secrets: secretsOf(config),
       });
+      const exposed = loginInClearText(kafka);
+      if (exposed !== undefined) logger.warn(exposed);
       const ends = instanceEnds({
         logger,
         drainTimeoutMs: kafka.drainTimeoutMs,

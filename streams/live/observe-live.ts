@@ -13,6 +13,7 @@ import { Trouble } from '../trouble.ts';
 import type { CatalogueObserver } from './live-catalogue.ts';
 import type { LiveObserver } from './live-stream.ts';
 import type { OpenLive } from './open-live.ts';
+import { openModelDoor } from './open-model-door.ts';
 
 /** How often a restore says how far it is, ms. */
 const RESTORE_LOG_MS = 2_000;
@@ -60,10 +61,13 @@ export class LiveTelemetry {
 
   /** @returns the port on which /healthz, /readyz and /metrics are answered */
   async listen(): Promise<number> {
-    const { host, port } = this.#config.telemetry;
+    const { host, port, maxConnections } = this.#config.telemetry;
+    const modelDoor = await openModelDoor(this.#config);
     this.#server = await startHealthServer({
       host,
       port,
+      maxConnections,
+      modelDoor,
       health: () => this.#trouble.health,
       progress: () => this.#oldestInFlightMs(),
       metrics: this.#metrics,

@@ -1,6 +1,6 @@
 /** One writer a run: two processes on the same would each count what the other wrote. */
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { makePrivateFolder } from '../../infra/files/private-folder.ts';
 import { takeFolder } from '../../infra/store/folder-owner.ts';
 import type { Config } from '../../schemas/config.ts';
 import { PipelineError } from '../../schemas/errors.ts';
@@ -8,7 +8,7 @@ import { PipelineError } from '../../schemas/errors.ts';
 /** @throws PipelineError `CONFIG_INVALID` while another process of this machine writes the run */
 export async function holdRun({ state }: Config, runId: string): Promise<{ release(): void }> {
   const folder = join(state.path, 'backfill-runs', runId);
-  mkdirSync(folder, { recursive: true });
+  makePrivateFolder(folder);
   try {
     return await takeFolder(folder);
   } catch (cause) {

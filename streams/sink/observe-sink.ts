@@ -36,6 +36,7 @@ export class SinkTelemetry {
   async listen(): Promise<number> {
     const { telemetry, sink } = this.#config;
     this.#server = await startHealthServer({
+      maxConnections: telemetry.maxConnections,
       host: telemetry.host,
       port: sink.port,
       health: () => this.#health(),

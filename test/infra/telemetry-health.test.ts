@@ -1,5 +1,8 @@
-import { Agent, get } from 'node:http';
-import { type AddressInfo, createServer } from 'node:net';
+import { mkdir, mkdtemp, rm, stat, symlink } from 'node:fs/promises';
+import { Agent, get, request } from 'node:http';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import {
   type Health,
@@ -7,6 +10,7 @@ import {
   type HealthServerOptions,
   startHealthServer,
 } from '../../infra/telemetry/health-server.ts';
+import { openToken } from '../../infra/telemetry/model-door.ts';
 import { answerModel } from '../../infra/telemetry/model-endpoint.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 
@@ -100,21 +104,34 @@ describe('the health server', () => {
       status: { serving: { digest: 'a' } },
       change: async (path?: string) => {
         asked.push(path);
-        if (path === '/bad') throw new PipelineError('STATE_INCOMPATIBLE', 'entities: 1 removed');
+        if (path?.endsWith('bad')) throw new PipelineError('STATE_INCOMPATIBLE', 'entities: 1 removed');
         return { change: { digest: 'b' } };
       },
     };
     let open: typeof control | undefined;
-    const { ask } = await start({ model: () => open });
+    const folder = await mkdtemp(join(tmpdir(), 'hstu-door-'));
+    for (const name of ['in/good', 'in/bad', 'out']) await mkdir(join(folder, name), { recursive: true });
+    await symlink(join(folder, 'out'), join(folder, 'in/link'));
+    const file = join(folder, 'state/model.token');
+    const modelDoor = { token: await openToken(file), allowedFolder: join(folder, 'in') };
+    expect([(await stat(file)).mode & 0o777, await openToken(file)]).toEqual([0o600, modelDoor.token]);
+    const { ask } = await start({ model: () => open, modelDoor });
     expect((await ask('/model')).status).toBe(503);
     open = control;
     expect(await (await ask('/model')).json()).toEqual(control.status);
-    const post = (body: string, headers: Record<string, string> = { 'content-type': 'application/json' }) =>
-      ask('/model', { method: 'POST', headers, body });
-    const begun = await post('{"bundle":"/good"}');
+    const json = { 'content-type': 'application/json' };
+    const authorized = { ...json, authorization: `Bearer ${modelDoor.token}` };
+    const post = (body: string, headers: Record<string, string> = authorized) => ask('/model', { method: 'POST', headers, body });
+    const [good, bad] = [join(folder, 'in/good'), join(folder, 'in/bad')];
+    for (const authorization of ['', 'Bearer ', 'Bearer x', `Basic ${modelDoor.token}`, `Bearer ${modelDoor.token}x`])
+      for (const bundle of [good, bad, '/none', '/etc/passwd'])
+        expect((await post(JSON.stringify({ bundle }), { ...json, authorization })).status).toBe(401);
+    for (const path of ['out', 'in/link', 'in/../out', 'in/none', 'state/model.token'])
+      expect([path, (await post(JSON.stringify({ bundle: join(folder, path) }))).status]).toEqual([path, 403]);
+    const begun = await post(JSON.stringify({ bundle: good }));
     expect([begun.status, await begun.json()]).toEqual([202, { change: { digest: 'b' } }]);
     expect((await post('{}')).status).toBe(202);
-    const refused = await post('{"bundle":"/bad"}');
+    const refused = await post(JSON.stringify({ bundle: bad }));
     expect(refused.status).toBe(409);
     expect(await refused.json()).toEqual({ problem: 'entities: 1 removed', code: 'STATE_INCOMPATIBLE', status: control.status });
     // What a page in a browser can send without being let.
@@ -130,14 +147,85 @@ describe('the health server', () => {
       `{"bundle":"${'x'.repeat(70_000)}"}`,
     ])
       expect([body.slice(0, 20), (await post(body)).status]).toEqual([body.slice(0, 20), 400]);
-    expect(asked).toEqual(['/good', undefined, '/bad']);
+    expect(asked).toEqual([good, undefined, bad]);
     const from = (remoteAddress: string) =>
-      answerModel({ method: 'POST', headers: {}, socket: { remoteAddress, localAddress: '10.0.0.5' } } as never, control);
+      answerModel(
+        { method: 'POST', headers: { host: '127.0.0.1:1' }, socket: { remoteAddress, localAddress: '10.0.0.5' } } as never,
+        control,
+        modelDoor,
+      );
     expect([(await from('10.0.0.9')).status, (await from('10.0.0.5')).status, (await from('::1')).status]).toEqual([
       403, 415, 415,
     ]);
+    const { ask: off } = await start({ model: () => open });
+    expect((await off('/model', { method: 'POST', headers: authorized, body: '{}' })).status).toBe(403);
+    await rm(folder, { recursive: true });
     const { ask: without } = await start();
     expect([(await without('/model')).status, (await without('/model', { method: 'POST' })).status]).toEqual([404, 405]);
+  });
+
+  it('tells and changes the model for nobody who comes by a foreign name or from a page; probes and Prometheus use any', async () => {
+    let changes = 0;
+    const model = () => ({ status: {}, change: async () => ({ changes: ++changes }) });
+    const { server } = await start({ model, modelDoor: { token: 'x'.repeat(16), allowedFolder: '/' } });
+    const { port } = server;
+    const status = (path: string, method: string, headers: Record<string, string>) =>
+      new Promise<number | undefined>((resolve, reject) => {
+        const asked = request({
+          port,
+          host: '127.0.0.1',
+          path,
+          method,
+          headers: { 'content-type': 'application/json', authorization: `Bearer ${'x'.repeat(16)}`, ...headers },
+        });
+        asked.on('response', (response) => resolve(response.resume().statusCode)).on('error', reject);
+        asked.end(method === 'POST' ? '{}' : undefined);
+      });
+    for (const host of [
+      'attacker.example',
+      `attacker.example:${port}`,
+      '127.0.0.1.attacker.example',
+      'localhost.attacker.example',
+      '10.0.0.1',
+    ]) {
+      expect([host, await status('/model', 'POST', { host }), await status('/model', 'GET', { host })]).toEqual([host, 403, 403]);
+      expect([host, await status('/readyz', 'GET', { host }), await status('/metrics', 'GET', { host })]).toEqual([
+        host,
+        200,
+        200,
+      ]);
+    }
+    for (const origin of ['http://attacker.example', `http://127.0.0.1:${port}`, 'null'])
+      expect([origin, await status('/model', 'POST', { origin })]).toEqual([origin, 403]);
+    expect(changes).toBe(0);
+    for (const host of [`127.0.0.1:${port}`, 'localhost', `[::1]:${port}`, '127.0.0.6'])
+      expect([host, await status('/model', 'POST', { host })]).toEqual([host, 202]);
+  });
+
+  it('answers the probes while others hold connections with half a request', async () => {
+    const { server, ask } = await start({ model: () => ({ status: {}, change: async () => ({}) }), maxConnections: 8 });
+    const head = 'POST /model HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{';
+    const halves = ['', 'GET /healthz HT', head, head].flatMap((text) => Array(8).fill(text) as string[]);
+    const sockets = await Promise.all(
+      halves.map(
+        (text) =>
+          new Promise<Socket>((resolve) => {
+            const socket = connect(server.port, '127.0.0.1', () => {
+              socket.resume().write(text);
+              resolve(socket);
+            });
+            socket.on('error', () => {});
+          }),
+      ),
+    );
+    try {
+      for (let probe = 0; probe < 5; probe++) {
+        expect((await ask('/healthz', { headers: { connection: 'close' } })).status).toBe(200);
+      }
+      await expect.poll(() => sockets.filter(({ destroyed }) => !destroyed).length).toBeLessThanOrEqual(8);
+    } finally {
+      for (const socket of sockets) socket.destroy();
+    }
   });
 
   it('answers HEAD without a body, other paths with 404, other methods with 405', async () => {

@@ -2,6 +2,7 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { readToken } from '../../infra/telemetry/model-door.ts';
 import { type Bundle, loadBundle, writeBundle } from '../../models/hstu/bundle.ts';
 import { randomBundle } from '../../models/hstu/random-bundle.ts';
 import type { UserAction } from '../../schemas/action.ts';
@@ -22,7 +23,7 @@ describe.skipIf(!kafkaIsPossible)('a change of the model', { timeout: 90_000 }, 
     const [bundle, broker] = await Promise.all([liveBundle(), sharedKafka()]);
     old = bundle.bundle;
     paths.old = bundle.path;
-    const settings = { model: { change: { usersPerSecond: 500 } } };
+    const settings = { model: { change: { usersPerSecond: 500 }, allowedFolder: '.' } };
     const given = { broker, name: randomName('model'), bundlePath: bundle.path, bundle: bundle.bundle };
     world = await LiveWorld.create({ ...given, settings: settings as never });
     for (const [name, vocabularySize] of [
@@ -82,7 +83,8 @@ describe.skipIf(!kafkaIsPossible)('a change of the model', { timeout: 90_000 }, 
     // Back: what the configuration names, as curl would ask for it.
     await underLoad(async () => {
       const from = instance.log.length;
-      const headers = { 'content-type': 'application/json' };
+      const token = await readToken(join(world.folder, 'a', 'model.token'));
+      const headers = { 'content-type': 'application/json', authorization: `Bearer ${token}` };
       const back = await fetch(`http://127.0.0.1:${port()}/model`, { method: 'POST', headers, body: '{}' });
       expect(await back.json()).toMatchObject({ serving: { digest: next.digest }, change: { digest: old.digest } });
       await instance.untilLogged(/change of the model: switched/, 30_000, from);

@@ -34,7 +34,7 @@ export async function ensureCertificates(folder: string, kind: CertificateKind):
   const caStore = join(folder, 'ca.p12');
   const caFile = join(folder, 'ca.pem');
   const keystore = join(folder, `broker-${kind}.p12`);
-  await mkdir(folder, { recursive: true });
+  await mkdir(folder, { recursive: true, mode: 0o700 });
   if (!(await exists(caFile))) {
     await rm(caStore, { force: true });
     await keytool(

@@ -1,8 +1,9 @@
 /** What a cluster's folder says about the cluster: its shape, its ports, its users. */
 import { randomBytes } from 'node:crypto';
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PipelineError } from '../../../schemas/errors.ts';
+import { makePrivateFolder } from '../../files/private-folder.ts';
 import type { BrokerFiles } from './broker-process.ts';
 
 export type KafkaSecurity = 'plaintext' | 'sasl-ssl';
@@ -79,7 +80,7 @@ export async function readClusterFile(folder: string): Promise<ClusterFile | und
 
 /** Whole or not at all, and readable by its owner only: it holds passwords. */
 export async function writeClusterFile(folder: string, cluster: ClusterFile): Promise<void> {
-  await mkdir(folder, { recursive: true });
+  makePrivateFolder(folder);
   const draft = join(folder, `${FILE}.${process.pid}`);
   await writeFile(draft, `${JSON.stringify(cluster, null, 2)}\n`, { mode: 0o600 });
   await rename(draft, join(folder, FILE));

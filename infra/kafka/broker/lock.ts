@@ -16,7 +16,7 @@ const UNWRITTEN_MS = 2_000;
  * @throws PipelineError `KAFKA_UNAVAILABLE` when another process still has it then; whatever `work` throws
  */
 export async function withLock<T>(file: string, waitMs: number, work: () => Promise<T>): Promise<T> {
-  await mkdir(dirname(file), { recursive: true });
+  await mkdir(dirname(file), { recursive: true, mode: 0o700 });
   const deadline = Date.now() + waitMs;
   while (!(await take(file))) {
     if (Date.now() > deadline)

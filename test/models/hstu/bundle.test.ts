@@ -124,7 +124,7 @@ describe('loadBundle refuses, and says why', () => {
         'heads: Too small: expected number to be >0 (found: 0)',
         'dqk: Invalid input: expected int, received number (found: 1.5)',
         'outputNorm: Invalid option: expected one of "l2"|"layernorm"|"none" (found: "cosine")',
-        'Unrecognized key: "surprise"',
+        '(root): no such key: surprise',
       ],
     ],
     [
