@@ -57,7 +57,7 @@ describe('a producer of a partition', () => {
     await new Promise((resolve) => setTimeout(resolve, 10));
     expect(calls).toEqual(['1 begin']);
     slow();
-    expect(await committed).toMatch(/committing partition 0: refused/);
+    expect(await committed).toMatch(/^writing 1 record\(s\) to refused\/0, .*: refused$/);
     expect(calls).toEqual(['1 begin', '1 sent slow', '1 abort']);
   });
 
