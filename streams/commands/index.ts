@@ -16,6 +16,7 @@ import { addRun } from './run.ts';
 import { addRuns } from './runs.ts';
 import { addScore } from './score.ts';
 import { addSink } from './sink.ts';
+import { addSkip } from './skip.ts';
 import { addStatus } from './status.ts';
 import { addTopics } from './topics.ts';
 import { addUp } from './up.ts';
@@ -33,6 +34,7 @@ export function addCommands(program: Command): void {
     addTopics,
     addProduce,
     addReset,
+    addSkip,
     addErase,
     addModel,
     addPlan,

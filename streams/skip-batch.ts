@@ -1,0 +1,113 @@
+/** Passes over one record batch that cannot be read: into the dead letters, and on, in one transaction. */
+import { createHash } from 'node:crypto';
+import { requireInactive } from '../infra/kafka/change-topics.ts';
+import { deadLetterRecord } from '../infra/kafka/dead-letter-records.ts';
+import type { KafkaClient } from '../infra/kafka/kafka-client.ts';
+import { PartitionProducer, roomOf } from '../infra/kafka/partition-producer.ts';
+import { readRanges, resolveRanges } from '../infra/kafka/range-reader.ts';
+import { readUnreadableBatch, type UnreadableBatch } from '../infra/kafka/raw-batch.ts';
+import { changelogOf, inputTopics, readTopics, withAdmin } from '../infra/kafka/topics.ts';
+import type { AvroCodec } from '../schemas/avro/avro-codec.ts';
+import { PipelineError } from '../schemas/errors.ts';
+import type { StatePosition } from '../schemas/state.ts';
+import { decodePosition, encodePosition, isPosition, POSITION_KEY } from './live/position-record.ts';
+import type { LiveConfig } from './require-kafka.ts';
+
+export interface SkipRequest {
+  readonly topic: string;
+  readonly partition: number;
+  /** Where the partition stands. */
+  readonly offset: number;
+}
+
+export interface SkipPlan extends SkipRequest, UnreadableBatch {
+  /** Of the batch, SHA-256 in hexadecimal. */
+  readonly digest: string;
+  readonly position: StatePosition;
+}
+
+/**
+ * What a skip would do. Nothing that can be read is passed over.
+ *
+ * @throws PipelineError `CONFIG_INVALID` while an instance runs; for another topic, or another offset than where the state stands; as
+ *   `readUnreadableBatch`
+ */
+export async function planSkip(
+  kafka: KafkaClient,
+  config: LiveConfig,
+  { topic, partition, offset }: SkipRequest,
+): Promise<SkipPlan> {
+  const topics = inputTopics(config.kafka);
+  if (!topics.includes(topic))
+    throw new PipelineError('CONFIG_INVALID', `--topic ${topic}: expected an input of the deployment: ${topics.join(', ')}`);
+  await withAdmin(kafka, 'looking for running instances', (admin) => requireInactive(admin, config.kafka.applicationId));
+  const position = await positionOf(kafka, config, partition);
+  const stands = position?.inputs[topic];
+  if (position === undefined || stands === undefined)
+    throw new PipelineError(
+      'CONFIG_INVALID',
+      `${changelogOf(config.kafka)}/${partition} holds no position of ${topic}: nothing was committed there yet, and where it begins is set by hstu-streams reset --to-datetime TIME`,
+    );
+  if (stands !== offset)
+    throw new PipelineError(
+      'CONFIG_INVALID',
+      `--offset ${offset}: ${topic}/${partition} stands at offset ${stands}, and only what lies there is skipped`,
+    );
+  const batch = await readUnreadableBatch(kafka, { topic, partition }, offset, config.kafka.maxBatchBytes);
+  const digest = createHash('sha256').update(batch.bytes).digest('hex');
+  return { topic, partition, offset, position, digest, ...batch };
+}
+
+/** The dead letter, the state's position and the group's offset, in one transaction of the partition's only producer. */
+export async function executeSkip(kafka: KafkaClient, config: LiveConfig, codec: AvroCodec, plan: SkipPlan): Promise<void> {
+  const { topic, partition, offset, nextOffset, bytes, reason, digest, position } = plan;
+  const { deadLetters } = config.kafka.topics;
+  const states = await readTopics(kafka, config.kafka);
+  const maxBytes = new Map(
+    states.flatMap(({ name, maxMessageBytes }) => (maxMessageBytes === undefined ? [] : [[name, maxMessageBytes] as const])),
+  );
+  const producer = new PartitionProducer(kafka, config.kafka, partition, maxBytes);
+  try {
+    await producer.open();
+    // Whoever was fenced just now may have committed before that.
+    const now = await positionOf(kafka, config, partition);
+    if (now === undefined || now.stateId !== position.stateId || now.inputs[topic] !== offset)
+      throw new PipelineError('CONFIG_INVALID', `${topic}/${partition} stands at ${now?.inputs[topic]} now: look again`);
+    const message = `${bytes.length} bytes with SHA-256 ${digest}, passed over up to offset ${nextOffset}: ${reason}`;
+    const letter = {
+      position: { topic, partition, offset },
+      code: 'BATCH_UNREADABLE',
+      step: 'fetch',
+      message,
+      original: bytes,
+    } as const;
+    const moved: StatePosition = { ...now, inputs: { ...now.inputs, [topic]: nextOffset } };
+    await producer.commit({
+      records: new Map([
+        [deadLetters, [deadLetterRecord(codec, letter, roomOf(maxBytes.get(deadLetters)))]],
+        [changelogOf(config.kafka), [{ key: POSITION_KEY, value: encodePosition(moved) }]],
+      ]),
+      inputs: { [topic]: nextOffset },
+    });
+  } finally {
+    await producer.close();
+  }
+}
+
+/** The last of the changelog. */
+async function positionOf(
+  kafka: KafkaClient,
+  { kafka: config }: LiveConfig,
+  partition: number,
+): Promise<StatePosition | undefined> {
+  const changelog = changelogOf(config);
+  const ranges = (await resolveRanges(kafka, changelog, () => ({}))).filter((range) => range.partition === partition);
+  if (ranges.length === 0)
+    throw new PipelineError('CONFIG_INVALID', `--partition ${partition}: ${changelog} has no such partition`);
+  let position: StatePosition | undefined;
+  for await (const records of readRanges(kafka, ranges, config))
+    for (const { key, value } of records)
+      if (key != null && value !== null && isPosition(key))
+        position = decodePosition(value as Uint8Array, `partition ${partition}`);
+  return position;
+}
