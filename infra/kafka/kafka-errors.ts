@@ -75,7 +75,7 @@ export function kafkaError(thrown: unknown, what: string): PipelineError {
 export const isCutOffInTls = (text: string): boolean => CUT_OFF_IN_TLS.test(text);
 
 const said = ({ message }: KafkaFault): string =>
-  NO_ANSWER.test(message) ? 'the brokers gave no answer, or none about this (does it exist?)' : message;
+  NO_ANSWER.test(message) ? `the brokers gave no answer, or none about this (${message})` : message;
 
 /** The fault, what it wraps, and so on inwards. */
 function causesOf(thrown: unknown): KafkaFault[] {
