@@ -89,7 +89,7 @@ function ownError(thrown: unknown): PipelineError | undefined {
 export const isCutOffInTls = (text: string): boolean => CUT_OFF_IN_TLS.test(text);
 
 const said = ({ message }: KafkaFault): string =>
-  NO_ANSWER.test(message) ? 'the brokers gave no answer, or none about this (does it exist?)' : message;
+  NO_ANSWER.test(message) ? `the brokers gave no answer, or none about this (${message})` : message;
 
 /** The fault, what it wraps, and so on inwards. */
 function causesOf(thrown: unknown): KafkaFault[] {

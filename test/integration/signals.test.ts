@@ -50,7 +50,7 @@ describe.skipIf(!kafkaIsPossible)('signals', { timeout: 60_000 }, () => {
 
   it('lag is told from the end of the log, of every input partition, and comes to nothing', async () => {
     await world.produce(liveEvents({ events: 200, users: 20 }));
-    await world.untilConsumed(200);
+    await world.untilConsumed(200, 15_000);
     await expect.poll(() => metric('hstu_consumer_lag_records'), soon).toEqual(Array(12).fill(0));
     expect(await metric('hstu_position_stalled_seconds')).toEqual(Array(12).fill(0));
     expect((await metric('hstu_log_ends_age_seconds'))[0]).toBeLessThan(5);
