@@ -36,6 +36,8 @@ export class PartitionBuffer {
   isFetched = false;
   /** The last answer held nothing although there is something: crowded out by others, or batches emptied by compaction. */
   emptyHanded = false;
+  /** An answer is being unpacked into it. */
+  isUnpacking = false;
   /** Faults in a row, and when to ask again, on `performance.now()`. */
   faults = 0;
   retryAtMs = 0;

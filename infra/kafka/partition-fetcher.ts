@@ -175,7 +175,7 @@ export class PartitionFetcher {
     const leaderless: PartitionBuffer[] = [];
     const now = performance.now();
     for (const held of this.#partitions.values()) {
-      if (held.bytes >= this.#options.maxBufferedBytes || held.retryAtMs > now) continue;
+      if (held.isUnpacking || held.bytes >= this.#options.maxBufferedBytes || held.retryAtMs > now) continue;
       const leader = this.#leaderOf(held);
       if (leader === undefined) leaderless.push(held);
       else byLeader.set(leader, [...(byLeader.get(leader) ?? []), held]);
@@ -224,11 +224,23 @@ export class PartitionFetcher {
       this.#failingSinceMs = undefined;
       for (const fetched of answer) {
         const held = asked.get(keyOf(fetched));
-        if (held !== undefined) await this.#keep(held, fetched, wanted.length === 1);
+        if (held !== undefined) void this.#unpack(held, fetched, wanted.length === 1);
       }
     } catch (thrown) {
       this.#failed(wanted, thrown);
     }
+  }
+
+  /** Beside the others: what is long in unpacking holds nobody up, and is not asked for meanwhile. */
+  async #unpack(held: PartitionBuffer, fetched: FetchedPartition, alone: boolean): Promise<void> {
+    held.isUnpacking = true;
+    try {
+      await this.#keep(held, fetched, alone);
+    } catch (thrown) {
+      this.#failed([held], thrown);
+    }
+    held.isUnpacking = false;
+    this.#pump();
   }
 
   async #keep(held: PartitionBuffer, fetched: FetchedPartition, alone: boolean): Promise<void> {
