@@ -94,6 +94,7 @@ export async function openSink({ config, observer = {}, logCreator, signal }: Op
     maxBufferedBytes,
     maxBatchBytes: settings.maxBatchBytes,
     maxBytesPerFetch: Math.min(2 ** 18, maxBufferedBytes),
+    confirm: (topic) => guard.confirm(topic),
     onData: () => stream.notify(),
     onError: (error) => stream.fail(error),
     onSkipped: (at, from, to) =>

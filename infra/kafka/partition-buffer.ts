@@ -36,8 +36,10 @@ export class PartitionBuffer {
   isFetched = false;
   /** The last answer held nothing although there is something: crowded out by others, or batches emptied by compaction. */
   emptyHanded = false;
-  /** An answer is being unpacked into it. */
-  isUnpacking = false;
+  /** An answer is being unpacked into it, or something asked about it: it is not fetched meanwhile. */
+  isBusy = false;
+  /** Its leader has answered with an error: the topic may be another now. */
+  isDoubtful = false;
   /** Faults in a row, and when to ask again, on `performance.now()`. */
   faults = 0;
   retryAtMs = 0;

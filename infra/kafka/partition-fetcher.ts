@@ -3,8 +3,9 @@ import type { Kafka } from 'kafkajs';
 import type { SourceRecord } from '../../schemas/action.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { keepCommitted, unreadable } from './committed-records.ts';
+import { FetchCluster } from './fetch-cluster.ts';
 import { kafkaError } from './kafka-errors.ts';
-import { type Cluster, openCluster, READ_COMMITTED } from './kafkajs-internals.ts';
+import { READ_COMMITTED } from './kafkajs-internals.ts';
 import { PartitionBuffer, type Standing } from './partition-buffer.ts';
 import { type FetchedPartition, fetchRaw, protocolError } from './wire/fetch.ts';
 
@@ -22,6 +23,12 @@ export interface PartitionFetcherOptions {
   readonly maxBytesPerFetch?: number;
   /** How long the broker waits for a first byte, ms. @default 250 */
   readonly maxWaitMs?: number;
+  /**
+   * Awaited before a partition is asked for again that its leader has answered with an error: whether the topic is still the one whose
+   * offsets are gone on with. A topic that was deleted and made again answers so in between. @default not asked
+   * @throws PipelineError retriable: asked again; any other ends the reading
+   */
+  readonly confirm?: (topic: string) => Promise<void>;
   /** Called when records have come, or a partition has been read up to the end of what is committed. */
   readonly onData: (at: TopicPartition) => void;
   /** A fault that waiting does not mend, or with no answer from any broker for a minute. All is unassigned; `assign` begins anew. */
@@ -40,39 +47,33 @@ const MAX_BATCH_BYTES = 64 * 2 ** 20;
 const GIVE_UP_AFTER_MS = 60_000;
 /** After the first fault of a partition; doubled up to the last, ms. */
 const FIRST_DELAY_MS = 200;
+/** After a connection that was cut, the first time, ms. */
+const AT_ONCE_MS = 25;
 const LAST_DELAY_MS = 5_000;
 /** A partition stands when it failed so often in a row: a leader that moves, a bit that flips on the way, mend by themselves. */
 const STANDS_AFTER = 3;
 
-type Optional = 'onSkipped' | 'onTrouble' | 'onStanding' | 'onMoving' | 'maxBatchBytes';
+type Optional = 'confirm' | 'onSkipped' | 'onTrouble' | 'onStanding' | 'onMoving' | 'maxBatchBytes';
 
 export class PartitionFetcher {
   readonly #options: Required<Omit<PartitionFetcherOptions, Optional>> & Pick<PartitionFetcherOptions, Optional>;
-  readonly #kafka: Kafka;
   readonly #partitions = new Map<string, PartitionBuffer>();
-  #cluster: Cluster;
+  readonly #cluster: FetchCluster;
   /** Leaders with a fetch under way. */
   readonly #busy = new Map<string, Promise<void>>();
-  #renewing: Promise<void> | undefined;
   #stopped = false;
   /** Since when no broker has answered although it was asked, on `performance.now()`. */
   #failingSinceMs: number | undefined;
   #retry: NodeJS.Timeout | undefined;
 
   constructor(kafka: Kafka, options: PartitionFetcherOptions) {
-    this.#kafka = kafka;
     this.#options = { maxBytesPerFetch: 2 ** 18, maxWaitMs: 250, ...options };
-    this.#cluster = openCluster(kafka);
+    this.#cluster = new FetchCluster(kafka, () => [...new Set([...this.#partitions.values()].map(({ topic }) => topic))]);
   }
 
   /** @throws PipelineError when no broker answers or lets us in */
-  async connect(topics: readonly string[]): Promise<void> {
-    try {
-      await this.#cluster.connect();
-      await this.#cluster.addMultipleTargetTopics([...topics]);
-    } catch (thrown) {
-      throw kafkaError(thrown, `connecting to read ${topics.join(', ')}`);
-    }
+  connect(topics: readonly string[]): Promise<void> {
+    return this.#cluster.connect(topics);
   }
 
   /** Begins to read `at` from `offset`; reading it already, it begins anew there. */
@@ -125,36 +126,20 @@ export class PartitionFetcher {
     return [...this.#partitions.values()].flatMap(({ standing }) => standing ?? []);
   }
 
-  /** First and next offset of a partition, of what is committed. */
-  async offsets({ topic, partition }: TopicPartition): Promise<{ readonly first: number; readonly end: number }> {
-    const ask = async (fromBeginning: boolean) => {
-      const [answer] = await this.#cluster.fetchTopicsOffset([{ topic, partitions: [{ partition }], fromBeginning }]);
-      const found = answer?.partitions[0];
-      if (found === undefined)
-        throw new PipelineError('KAFKA_FAILED', `${topic} has no partition ${partition}, or none with a leader`);
-      return Number(found.offset);
-    };
-    for (let attempt = 0; ; attempt++) {
-      try {
-        return { first: await ask(true), end: await ask(false) };
-      } catch (thrown) {
-        const error = kafkaError(thrown, `asking for the offsets of ${topic}/${partition}`);
-        if (!error.retriable || attempt === 20) throw error;
-        await new Promise((resolve) => setTimeout(resolve, FIRST_DELAY_MS));
-        await this.#renewMetadata();
-      }
-    }
+  /** First and next offset of a partition, of what is committed. @throws PipelineError */
+  offsets(at: TopicPartition): Promise<{ readonly first: number; readonly end: number }> {
+    return this.#cluster.offsets(at);
   }
 
   async close(): Promise<void> {
     this.#stopped = true;
     clearTimeout(this.#retry);
     this.#partitions.clear();
-    await this.#cluster.disconnect().catch(() => undefined);
+    await this.#cluster.disconnect();
     // A fetch that was about to begin has connected anew, and would keep the process alive.
     await Promise.all(this.#busy.values());
-    await this.#renewing;
-    await this.#cluster.disconnect().catch(() => undefined);
+    await this.#cluster.renewed();
+    await this.#cluster.disconnect();
   }
 
   /** Starts a fetch from every leader that has none under way and something to be asked for. */
@@ -175,8 +160,12 @@ export class PartitionFetcher {
     const leaderless: PartitionBuffer[] = [];
     const now = performance.now();
     for (const held of this.#partitions.values()) {
-      if (held.isUnpacking || held.bytes >= this.#options.maxBufferedBytes || held.retryAtMs > now) continue;
-      const leader = this.#leaderOf(held);
+      if (held.isBusy || held.bytes >= this.#options.maxBufferedBytes || held.retryAtMs > now) continue;
+      if (held.isDoubtful) {
+        void this.#confirm(held);
+        continue;
+      }
+      const leader = this.#cluster.leaderOf(held);
       if (leader === undefined) leaderless.push(held);
       else byLeader.set(leader, [...(byLeader.get(leader) ?? []), held]);
     }
@@ -193,15 +182,6 @@ export class PartitionFetcher {
     return byLeader;
   }
 
-  #leaderOf({ topic, partition }: TopicPartition): string | undefined {
-    try {
-      return Object.keys(this.#cluster.findLeaderForPartitions(topic, [partition]))[0];
-    } catch {
-      // kafkajs throws for a topic that it does not know.
-      return undefined;
-    }
-  }
-
   async #fetch(leader: string, wanted: readonly PartitionBuffer[]): Promise<void> {
     const { maxBytesPerFetch, maxWaitMs } = this.#options;
     const topics = [...new Set(wanted.map(({ topic }) => topic))].map((topic) => ({
@@ -212,9 +192,7 @@ export class PartitionFetcher {
     }));
     const asked = new Map(wanted.map((held) => [keyOf(held), held]));
     try {
-      await this.#cluster.refreshMetadataIfNecessary();
-      const broker = await this.#cluster.findBroker({ nodeId: leader });
-      const answer = await fetchRaw(broker, {
+      const answer = await fetchRaw(await this.#cluster.broker(leader), {
         isolationLevel: READ_COMMITTED,
         maxWaitTime: maxWaitMs,
         minBytes: 1,
@@ -227,19 +205,19 @@ export class PartitionFetcher {
         if (held !== undefined) void this.#unpack(held, fetched, wanted.length === 1);
       }
     } catch (thrown) {
-      this.#failed(wanted, thrown);
+      this.#failed(wanted, thrown, true);
     }
   }
 
   /** Beside the others: what is long in unpacking holds nobody up, and is not asked for meanwhile. */
   async #unpack(held: PartitionBuffer, fetched: FetchedPartition, alone: boolean): Promise<void> {
-    held.isUnpacking = true;
+    held.isBusy = true;
     try {
       await this.#keep(held, fetched, alone);
     } catch (thrown) {
       this.#failed([held], thrown);
     }
-    held.isUnpacking = false;
+    held.isBusy = false;
     this.#pump();
   }
 
@@ -249,6 +227,7 @@ export class PartitionFetcher {
     if (!isOurs()) return;
     if (fetched.errorCode !== 0) {
       const error = protocolError(fetched.errorCode);
+      held.isDoubtful = this.#options.confirm !== undefined;
       if ((error as { readonly type?: string }).type === 'OFFSET_OUT_OF_RANGE') await this.#skip(held);
       else this.#failed([held], error);
       return;
@@ -275,10 +254,24 @@ export class PartitionFetcher {
     if (held.position > before || held.isFetched) this.#options.onData(held);
   }
 
+  async #confirm(held: PartitionBuffer): Promise<void> {
+    held.isBusy = true;
+    try {
+      await this.#options.confirm?.(held.topic);
+      held.isDoubtful = false;
+    } catch (thrown) {
+      if (this.#partitions.get(keyOf(held)) === held) this.#failed([held], thrown);
+    }
+    held.isBusy = false;
+    this.#pump();
+  }
+
   /** The log begins after our position (retention), or ends before it (another topic of the same name). */
   async #skip(held: PartitionBuffer): Promise<void> {
     const { topic, partition } = held;
     try {
+      await this.#options.confirm?.(topic);
+      held.isDoubtful = false;
       const { first, end } = await this.offsets(held);
       if (held.position > end) {
         this.#stop(
@@ -299,7 +292,7 @@ export class PartitionFetcher {
   }
 
   /** They are asked for again after a while; others go on. Gives up on what waiting does not mend. */
-  #failed(failed: readonly PartitionBuffer[], thrown: unknown): void {
+  #failed(failed: readonly PartitionBuffer[], thrown: unknown, unanswered = false): void {
     if (this.#stopped) return;
     const error = kafkaError(thrown, 'fetching');
     const now = performance.now();
@@ -313,12 +306,14 @@ export class PartitionFetcher {
     }
     for (const held of failed) {
       const { topic, partition, position: offset } = held;
-      held.retryAtMs = now + Math.min(LAST_DELAY_MS, FIRST_DELAY_MS * 2 ** held.faults++);
+      const isFirst = held.faults++ === 0;
+      const delayMs = isFirst && unanswered ? AT_ONCE_MS : Math.min(LAST_DELAY_MS, FIRST_DELAY_MS * 2 ** (held.faults - 1));
+      held.retryAtMs = now + delayMs;
       const sinceMs = held.standing?.sinceMs ?? Date.now();
       held.standing = { topic, partition, offset, code: error.code, reason: error.message, sinceMs };
       if (held.faults === STANDS_AFTER) this.#options.onStanding?.(held.standing);
     }
-    if (isSilence) void this.#renewMetadata();
+    if (isSilence) void this.#cluster.renew();
     this.#wakeAtRetry();
   }
 
@@ -339,38 +334,12 @@ export class PartitionFetcher {
     if (!Number.isFinite(next)) return;
     this.#retry = setTimeout(
       async () => {
-        await this.#renewing;
+        await this.#cluster.renewed();
         this.#pump();
         this.#wakeAtRetry();
       },
       Math.max(1, next - now),
     );
-  }
-
-  /** One at a time. */
-  #renewMetadata(): Promise<void> {
-    this.#renewing ??= this.#renew().finally(() => {
-      this.#renewing = undefined;
-    });
-    return this.#renewing;
-  }
-
-  async #renew(): Promise<void> {
-    try {
-      await this.#cluster.refreshMetadata();
-    } catch {
-      // A connection that broke is not mended by kafkajs in every case: a new cluster is.
-      const topics = [...new Set([...this.#partitions.values()].map(({ topic }) => topic))];
-      const broken = this.#cluster;
-      this.#cluster = openCluster(this.#kafka);
-      void broken.disconnect().catch(() => undefined);
-      try {
-        await this.#cluster.connect();
-        await this.#cluster.addMultipleTargetTopics(topics);
-      } catch {
-        // Tried again with the next failure, until GIVE_UP_AFTER_MS.
-      }
-    }
   }
 
   #stop(error: PipelineError): void {

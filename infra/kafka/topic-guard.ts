@@ -27,6 +27,12 @@ const HELD: Partial<Record<Role, string>> = {
   entities: 'the catalogue is still of the one before. Start again: it is read whole at a start',
 };
 
+const madeAgain = ({ role, name, id }: TopicState, idNow: string): PipelineError =>
+  new PipelineError(
+    'TOPICS_INVALID',
+    `${name}: the topic was deleted and made again (topic id ${id} at the start, ${idNow} now): ${HELD[role] ?? 'what it held is gone, and its offsets are of another'}`,
+  );
+
 export class TopicGuard {
   readonly #kafka: Kafka;
   readonly #config: KafkaConfig;
@@ -104,6 +110,18 @@ export class TopicGuard {
       throw new PipelineError('KAFKA_FAILED', `${this.#gone.join(', ')}: there is no such topic any more; waiting for it`);
   }
 
+  /**
+   * Whether a topic is the one of the start.
+   *
+   * @throws PipelineError `TOPICS_INVALID` where it was deleted and made again, or added to; `KAFKA_FAILED` while it is gone; Kafka's
+   */
+  async confirm(topic: string): Promise<void> {
+    const before = [...this.#seen.values()].find(({ name }) => name === topic);
+    const now = (await this.#reader.topics([topic])).get(topic);
+    if (now === undefined) throw new PipelineError('KAFKA_FAILED', `${topic}: there is no such topic any more; waiting for it`);
+    if (before?.id !== undefined && now.id !== undefined && before.id !== now.id) throw madeAgain(before, now.id);
+  }
+
   async close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#timer);
@@ -136,11 +154,7 @@ export class TopicGuard {
     if (before?.partitions === undefined) return undefined;
     if (id !== undefined && before.id !== undefined && id !== before.id) {
       const held = HELD[role];
-      if (held !== undefined)
-        return new PipelineError(
-          'TOPICS_INVALID',
-          `${name}: the topic was deleted and made again (topic id ${before.id} at the start, ${id} now): ${held}`,
-        );
+      if (held !== undefined) return madeAgain(before, id);
       this.#options.onNotice?.('an output topic was deleted and made again: what it held is gone', { topic: name });
       this.#seen.set(role, state);
       return undefined;

@@ -23,6 +23,7 @@ export interface CommitAgainOptions {
   readonly withinMs?: number;
 }
 
+/** Doubled up to the last while nobody answers; a broker that has answered is asked again at once. */
 const FIRST_DELAY_MS = 20;
 const LAST_DELAY_MS = 1_000;
 
@@ -36,10 +37,12 @@ export async function commitAgain(options: CommitAgainOptions): Promise<Readonly
   const { producer, commit, outcome, signal, onAgain, withinMs = 20_000 } = options;
   const until = performance.now() + withinMs;
   let uncertain = false;
-  for (let attempt = 0; ; attempt++) {
+  let delayMs = FIRST_DELAY_MS;
+  for (;;) {
     try {
       if (uncertain) {
         await producer.reopen();
+        delayMs = FIRST_DELAY_MS;
         const ends = await outcome();
         if (ends !== undefined) return ends;
         uncertain = false;
@@ -49,7 +52,8 @@ export async function commitAgain(options: CommitAgainOptions): Promise<Readonly
       uncertain = true;
       if (!mayPass(thrown) || signal.aborted || performance.now() > until) throw thrown;
       onAgain(thrown);
-      await sleep(Math.min(LAST_DELAY_MS, FIRST_DELAY_MS * 2 ** attempt), undefined, { signal }).catch(() => undefined);
+      await sleep(delayMs, undefined, { signal }).catch(() => undefined);
+      delayMs = Math.min(LAST_DELAY_MS, 2 * delayMs);
     }
   }
 }

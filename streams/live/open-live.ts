@@ -118,6 +118,7 @@ export async function openLive({
   const fetcher = new PartitionFetcher(kafka, {
     maxBufferedBytes: config.kafka.maxBufferedBytes,
     maxBatchBytes: config.kafka.maxBatchBytes,
+    confirm: (topic) => guard.confirm(topic),
     onData: ({ partition }) => stream.tasks.get(partition)?.source.notify(),
     onError: (error) => stream.fail(error),
     onTrouble: (error) => observer.onNotice?.('fetching fails; it is tried again', { code: error.code, reason: error.message }),
