@@ -89,6 +89,8 @@ const kafkaSchema = z.strictObject({
   topics: z
     .strictObject({
       userActions: topicName.default('user-actions'),
+      /** With `misplaced: repartition`, where actions come from. @default `userActions`, which is then `<applicationId>-repartition` */
+      source: topicName.optional(),
       candidateRequests: topicName.default('candidate-requests'),
       erasures: topicName.default('erasures'),
       userEmbeddings: topicName.default('user-embeddings'),
@@ -106,6 +108,13 @@ const kafkaSchema = z.strictObject({
   partitions: positive.max(10_000).optional(),
   /** Replicas that `topics create` asks for; at most the brokers there are. */
   replicationFactor: positive.max(16).default(1),
+  /**
+   * What becomes of actions and requests that do not lie on their user's partition: that of the user's id by murmur2, as Java's clients and
+   * kafkajs choose for a key. `warn`: they are processed where they lie, counted and told; a user that lies on several has a history on
+   * each. `refuse`: they become dead letters. `repartition`: actions are keyed by anything or nothing; `run` writes them to a topic of
+   * the deployment by user, exactly once, and processes that.
+   */
+  misplaced: z.enum(['warn', 'refuse', 'repartition']).default('warn'),
   /** How values of `userActions` are written: Avro in the Confluent wire format, or JSON. */
   valueFormat: z.enum(['avro', 'json']).default('avro'),
   /** How a record becomes an action. @default the fields of `UserAction` */
@@ -182,6 +191,14 @@ export const configSchema = z.strictObject({
     .refine(({ files, clickhouse }) => files.length + clickhouse.length > 0, 'needs files or clickhouse')
     .optional(),
   kafka: kafkaSchema
+    .refine(({ misplaced, topics }) => topics.source === undefined || misplaced === 'repartition', {
+      path: ['topics', 'source'],
+      error: 'is for kafka.misplaced: repartition; without that, name the topic as kafka.topics.userActions',
+    })
+    .refine(({ topics }) => topics.source !== topics.userActions, {
+      path: ['topics', 'userActions'],
+      error: 'is that of kafka.topics.source: what is repartitioned needs another',
+    })
     .refine(({ sasl, ssl }) => sasl?.mechanism !== 'aws-msk-iam' || ssl !== false, {
       path: ['ssl'],
       error: 'aws-msk-iam needs TLS: kafka.ssl: true',
@@ -406,10 +423,21 @@ export type KafkaConfig = z.infer<typeof kafkaSchema>;
  */
 export function parseConfig(input: unknown, origin: string, nameOf = dotted): Config {
   const parsed = configSchema.safeParse(input);
-  if (parsed.success) return parsed.data;
+  if (parsed.success) return withSource(parsed.data);
   const problems = describeIssues(parsed.error, input, configSchema, nameOf);
   throw new PipelineError('CONFIG_INVALID', [`${origin} has ${problems.length} problem(s):`, ...problems].join('\n'));
 }
+
+/** What is repartitioned has two topics: the one that is named holds what comes. */
+function withSource(config: Config): Config {
+  const { kafka } = config;
+  if (kafka?.misplaced !== 'repartition' || kafka.topics.source !== undefined) return config;
+  const topics = { ...kafka.topics, source: kafka.topics.userActions, userActions: repartitionGroup(kafka.applicationId) };
+  return { ...config, kafka: { ...kafka, topics } };
+}
+
+/** Consumer group of the repartitioning, and name of its topic unless that is configured. */
+export const repartitionGroup = (applicationId: string): string => `${applicationId}-repartition`;
 
 /** What may stand in no log and no message: passwords, passphrases, credentials in URLs. */
 export const secretsOf = (config: Config): string[] => secretsIn(configSchema, config);

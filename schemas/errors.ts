@@ -14,6 +14,7 @@ export const ERROR_CODES = {
   TIME_INVALID: { fault: 'data', retriable: false },
   ACTION_UNKNOWN: { fault: 'data', retriable: false },
   ENTITY_UNKNOWN: { fault: 'data', retriable: false },
+  RECORD_MISPLACED: { fault: 'data', retriable: false },
   RECORD_TOO_LARGE: { fault: 'data', retriable: false },
   SCHEMA_UNKNOWN: { fault: 'data', retriable: false },
   SCHEMA_INCOMPATIBLE: { fault: 'data', retriable: false },

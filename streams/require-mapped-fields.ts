@@ -1,4 +1,5 @@
 /** A mapping that names fields which the topic's Avro schema does not have is found at the start, where the schema is known. */
+import { actionSourceOf } from '../infra/kafka/topics.ts';
 import { fieldsNotIn } from '../schemas/avro/mapped-fields.ts';
 import { SCHEMA_TEXTS, type WriterSchema } from '../schemas/avro/schemas.ts';
 import type { KafkaConfig } from '../schemas/config.ts';
@@ -10,7 +11,7 @@ interface Subjects {
 }
 
 /**
- * Checks a mapping against the newest schema of the subject `<userActions>-value`, or, without a registry, against our own: nothing
+ * Checks a mapping against the newest schema of the subject `<topic of the actions>-value`, or, without a registry, against our own: nothing
  * else is read then. JSON has no schema; nor has a subject that nobody has written to yet.
  *
  * @throws PipelineError `CONFIG_INVALID` that lists every path that the schema lacks; those of the registry's answers
@@ -20,7 +21,7 @@ export async function requireMappedFields(
   registry: Subjects | undefined,
 ): Promise<void> {
   if (mapping === undefined || valueFormat !== 'avro') return;
-  const subject = `${topics.userActions}-value`;
+  const subject = `${actionSourceOf({ topics })}-value`;
   const schema = registry === undefined ? { text: SCHEMA_TEXTS.UserAction } : await registry.latest(subject);
   if (schema === undefined) return;
   const problems = fieldsNotIn(schema, mapping);

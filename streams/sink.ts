@@ -14,6 +14,7 @@ import { AvroCodec } from '../schemas/avro/avro-codec.ts';
 import { createRecordDecoder } from '../schemas/avro/record-decoder.ts';
 import { fixedSchemas } from '../schemas/avro/schemas.ts';
 import { schemaIdsOf } from '../schemas/avro/wire-format.ts';
+import { judgePlaces } from './misplaced.ts';
 import { patiently } from './patience.ts';
 import type { LiveConfig } from './require-kafka.ts';
 import { type SinkObserver, SinkStream } from './sink/sink-stream.ts';
@@ -77,13 +78,16 @@ export async function openSink({ config, observer = {}, logCreator, signal }: Op
     topics: settings.topics,
     // Outputs and dead letters are larger than the records they are of.
     codec: new AvroCodec({ schemas, maxRecordBytes: 4 * settings.maxRecordBytes }),
-    decoder: createRecordDecoder({
-      ...settings,
-      ...config.time,
-      schemas,
-      mapping: settings.mapping,
-      erasureAction: config.sequence.erasureAction,
-    }),
+    decoder: judgePlaces(
+      createRecordDecoder({
+        ...settings,
+        ...config.time,
+        schemas,
+        mapping: settings.mapping,
+        erasureAction: config.sequence.erasureAction,
+      }),
+      { kafka: settings, partitions },
+    ),
     erasureAction: config.sequence.erasureAction,
     embeddingHistoryDays: sink.embeddingHistoryDays,
   });

@@ -21,6 +21,7 @@ export function topology(config: Config): readonly Step[] {
   const follows = config.kafka?.topics.entities;
   const ends = config.kafka === undefined ? replayEnds(config) : liveEnds(config.kafka, config.state.hotUsers);
   return [
+    ...ends.repartition,
     ends.source,
     {
       id: 'decode',
@@ -95,6 +96,8 @@ export function topology(config: Config): readonly Step[] {
 
 /** What differs between the deployments: where batches come from, and where what they give goes. */
 interface Ends {
+  /** What writes the topic of the actions, where it is ours. */
+  readonly repartition: readonly Step[];
   readonly source: Step;
   readonly publish: Step;
   readonly commit: Step;
@@ -112,6 +115,7 @@ const inputNames = (source: Config['source']): string =>
 function replayEnds({ source, clickhouse }: Config): Ends {
   const inFlight = 'the batches in flight';
   return {
+    repartition: [],
     source: {
       id: 'source',
       input: inputNames(source),
@@ -142,10 +146,23 @@ function replayEnds({ source, clickhouse }: Config): Ends {
 }
 
 function liveEnds(kafka: KafkaConfig, hotUsers: number): Ends {
-  const { userActions, erasures, candidateRequests } = kafka.topics;
+  const { source, userActions, erasures, candidateRequests } = kafka.topics;
   const atOnce = kafka.delivery === 'at-least-once';
   const inFlight = `${kafka.maxInFlightBatches} batches in flight a partition`;
   return {
+    repartition:
+      source === undefined
+        ? []
+        : [
+            {
+              id: 'repartition',
+              input: source,
+              output: userActions,
+              does: "writes records keyed by anything to their user's partition, exactly once",
+              bounds: `${kafka.batchEvents} records a transaction, ${Math.round(kafka.maxBufferedBytes / 2 ** 20)} MiB buffered a partition`,
+              file: 'streams/repartition/repartition-stream.ts',
+            },
+          ],
     source: {
       id: 'source',
       input: [userActions, erasures, candidateRequests].join(' + '),
@@ -186,8 +203,8 @@ function liveEnds(kafka: KafkaConfig, hotUsers: number): Ends {
 
 /** The steps as a Mermaid flow chart. */
 export function mermaid(steps: readonly Step[]): string {
-  const live = steps[0]!.file.startsWith('streams/live/');
-  const lines = ['flowchart TD', `  input[/${steps[0]!.input}/] --> source`];
+  const live = steps.some(({ file }) => file.startsWith('streams/live/'));
+  const lines = ['flowchart TD', `  input[/${steps[0]!.input}/] --> ${steps[0]!.id}`];
   for (const step of steps) lines.push(`  ${step.id}["${step.id}<br/><small>${step.does}<br/>${step.bounds}</small>"]`);
   for (const [i, step] of steps.slice(1).entries())
     lines.push(`  ${steps[i]!.id} -->|${step.input.replace('[]', ' list')}| ${step.id}`);

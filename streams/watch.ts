@@ -63,6 +63,19 @@ export interface WatchReport {
   readonly unavailable: readonly { readonly topic: string; readonly code: ErrorCode }[];
 }
 
+/** Of two works of one instance. */
+export function joined(one: WatchReport, other: WatchReport | undefined): WatchReport {
+  if (other === undefined) return one;
+  return {
+    endsAgeSeconds: Math.max(one.endsAgeSeconds, other.endsAgeSeconds),
+    brokersAway: Math.max(one.brokersAway, other.brokersAway),
+    progress: [...one.progress, ...other.progress],
+    standing: [...one.standing, ...other.standing],
+    unread: [...one.unread, ...other.unread],
+    unavailable: [...one.unavailable, ...other.unavailable],
+  };
+}
+
 /** A partition that stands for less than this may be one fetch that failed, ms. */
 const STANDS_AFTER_MS = 4_000;
 

@@ -4,6 +4,7 @@ import type { UserAction } from '../../schemas/action.ts';
 import type { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import type { KafkaConfig } from '../../schemas/config.ts';
 import { KeyedProducer } from './keyed-producer.ts';
+import { actionSourceOf } from './topics.ts';
 
 export class ActionProducer {
   readonly #producer: KeyedProducer;
@@ -11,7 +12,7 @@ export class ActionProducer {
 
   /** @throws PipelineError when no broker answers or the topic is missing */
   static async open(kafka: Kafka, config: KafkaConfig, codec: AvroCodec): Promise<ActionProducer> {
-    return new ActionProducer(await KeyedProducer.open(kafka, config, config.topics.userActions), codec);
+    return new ActionProducer(await KeyedProducer.open(kafka, config, actionSourceOf(config)), codec);
   }
 
   private constructor(producer: KeyedProducer, codec: AvroCodec) {

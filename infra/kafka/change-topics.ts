@@ -59,8 +59,9 @@ export async function makeMissing(kafka: Kafka, config: KafkaConfig, known?: rea
  * @throws PipelineError `TOPICS_INVALID` where `kafka.partitions` says another
  */
 export function partitionsFor(states: readonly TopicState[], config: KafkaConfig): number {
-  const there = states.find(({ role, partitions }) => role !== 'entities' && partitions !== undefined);
-  if (there === undefined) return config.partitions ?? DEFAULT_PARTITIONS;
+  const there = states.find(({ role, partitions }) => role !== 'entities' && role !== 'source' && partitions !== undefined);
+  const source = states.find(({ role }) => role === 'source');
+  if (there === undefined) return config.partitions ?? source?.partitions ?? DEFAULT_PARTITIONS;
   if (config.partitions !== undefined && config.partitions !== there.partitions)
     throw new PipelineError(
       'TOPICS_INVALID',
@@ -88,7 +89,9 @@ export async function planDeletion(
   { inputs }: { readonly inputs: boolean },
 ): Promise<TopicsDeletion> {
   const there = (await readTopics(kafka, config)).filter(({ partitions }) => partitions !== undefined);
-  const given = new Set([...inputTopics(config), config.topics.entities]);
+  const { source, userActions, entities } = config.topics;
+  const given = new Set([source, ...inputTopics(config), entities]);
+  if (source !== undefined) given.delete(userActions);
   await withAdmin(kafka, 'looking who reads the topics', async (admin) => {
     for (const group of groups) await requireInactive(admin, group);
   });

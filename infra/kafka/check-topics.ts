@@ -20,6 +20,7 @@ const COMPACTED: Partial<Record<Role, string>> = {
   entities: 'entries of the catalogue would be deleted with their age',
 };
 const NOT_COMPACTED: Partial<Record<Role, string>> = {
+  source: 'of a key only the last action would stay',
   userActions: 'of a user only the last action would stay',
   deadLetters: 'of a user only the last dead letter would stay',
   actionOutcomes: 'of a user only the last outcome would stay',
@@ -73,9 +74,9 @@ function missing(states: readonly TopicState[]): TopicProblem[] {
   return [{ topics, text: `missing: ${topics.join(', ')} (make them: hstu-streams topics create)`, stops: true }];
 }
 
-/** `entities` holds no users: it may have any number. */
+/** `entities` holds no users, and those of `source` lie anywhere: they may have any number. */
 function unequal(states: readonly TopicState[]): TopicProblem[] {
-  const ofUsers = states.filter(({ role }) => role !== 'entities');
+  const ofUsers = states.filter(({ role }) => role !== 'entities' && role !== 'source');
   const counts = new Set(ofUsers.flatMap(({ partitions }) => partitions ?? []));
   if (counts.size <= 1) return [];
   const list = ofUsers.map(({ name, partitions }) => `${name} ${partitions ?? '-'}`).join(', ');

@@ -9,12 +9,13 @@ import { withAdmin } from './topics.ts';
  * The partition of a key among `partitions`: Java's default (murmur2), which state and outputs follow. Producers that use
  * another (librdkafka without `partitioner=murmur2_random`) must use it for all of a deployment's topics.
  */
-export function partitionOf(key: string, partitions: number): number {
-  const partitionMetadata = Array.from(
-    { length: partitions },
-    (_, partitionId) => ({ partitionId, leader: 0 }) as PartitionMetadata,
-  );
-  return murmur2({ topic: '', partitionMetadata, message: { key, value: null } });
+export const partitionOf = (key: string, partitions: number): number => partitioner(partitions)(key);
+
+/** The same for many keys. */
+export function partitioner(partitions: number): (key: string) => number {
+  // Only its length counts where there is a key.
+  const partitionMetadata = new Array<PartitionMetadata>(partitions);
+  return (key) => murmur2({ topic: '', partitionMetadata, message: { key, value: null } });
 }
 
 const murmur2 = Partitioners.DefaultPartitioner();
@@ -26,7 +27,7 @@ export interface KeyedRecord extends OutgoingRecord {
 export class KeyedProducer {
   readonly #producer: OutputProducer;
   readonly #topic: string;
-  readonly #partitions: number;
+  readonly #murmur2: (key: string) => number;
   /** By key: the hash is dear, and keys come again. */
   readonly #partitionOf = new Map<string, number>();
 
@@ -44,7 +45,7 @@ export class KeyedProducer {
   private constructor(producer: OutputProducer, topic: string, partitions: number) {
     this.#producer = producer;
     this.#topic = topic;
-    this.#partitions = partitions;
+    this.#murmur2 = partitioner(partitions);
   }
 
   /** Resolves when all replicas in sync have the records. Calls must not overlap, or the order of a key's records may change. */
@@ -68,7 +69,7 @@ export class KeyedProducer {
   #lookUp(key: string): number {
     let partition = this.#partitionOf.get(key);
     if (partition === undefined) {
-      partition = partitionOf(key, this.#partitions);
+      partition = this.#murmur2(key);
       this.#partitionOf.set(key, partition);
     }
     return partition;

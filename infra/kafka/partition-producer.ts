@@ -10,9 +10,12 @@ export interface OutgoingRecord {
   /** Null: a tombstone. */
   readonly value: Uint8Array | null;
   readonly timestampMs?: number;
+  readonly headers?: Readonly<Record<string, string>>;
+  /** @default that of the input */
+  readonly partition?: number;
 }
 
-/** Records by topic; they go to the partition number of the input. */
+/** Records by topic; unless they say otherwise, they go to the partition number of the input. */
 export type OutgoingRecords = ReadonlyMap<string, readonly OutgoingRecord[]>;
 
 export interface Commit {
@@ -72,7 +75,7 @@ export class PartitionProducer {
   /**
    * Commits records and input offsets as one.
    *
-   * @returns by topic, the offset after the last record that was written
+   * @returns by topic, the offset after the last record that was written to the partition number of the input
    * @throws PipelineError; the transaction may be committed or not: `reopen`, which settles it, and look
    */
   commit({ records, inputs }: Commit): Promise<ReadonlyMap<string, number>> {
@@ -98,6 +101,14 @@ export class PartitionProducer {
       });
       await this.#sendOffsets(transaction, inputs);
     });
+  }
+
+  /** Commits where a group begins with all partitions of `topic`: next offsets by partition. @throws PipelineError as `commit` */
+  commitStarts(topic: string, starts: ReadonlyMap<number, number>): Promise<void> {
+    const partitions = [...starts].map(([partition, offset]) => ({ partition, offset: String(offset) }));
+    return this.#inTransaction((transaction) =>
+      transaction.sendOffsets({ consumerGroupId: this.#config.applicationId, topics: [{ topic, partitions }] }),
+    );
   }
 
   async close(): Promise<void> {
@@ -133,18 +144,35 @@ export class PartitionProducer {
     const compression = compressionType(this.#config.compression);
     const ends = new Map<string, number>();
     await allSettled(
-      [...records].map(async ([topic, list]) => {
-        for (const messages of chunks(list, this.#partition, this.#maxBytes.get(topic))) {
+      byTopicPartition(records, this.#partition).map(async ([topic, partition, list]) => {
+        for (const messages of chunks(list, partition, this.#maxBytes.get(topic))) {
           const [answer] = await to.send({ topic, acks: -1, compression, messages }).catch((thrown: unknown) => {
-            throw kafkaError(thrown, whatIsSent(topic, this.#partition, messages));
+            throw kafkaError(thrown, whatIsSent(topic, partition, messages));
           });
           const base = Number(answer?.baseOffset ?? answer?.offset);
-          ends.set(topic, base + messages.length);
+          if (partition === this.#partition) ends.set(topic, base + messages.length);
         }
       }),
     );
     return ends;
   }
+}
+
+function byTopicPartition(
+  records: OutgoingRecords,
+  own: number,
+): readonly (readonly [topic: string, partition: number, list: readonly OutgoingRecord[]])[] {
+  return [...records].flatMap(([topic, list]) => {
+    if (list.every(({ partition = own }) => partition === own)) return [[topic, own, list] as const];
+    const lists = new Map<number, OutgoingRecord[]>();
+    for (const record of list) {
+      const { partition = own } = record;
+      const of = lists.get(partition);
+      if (of === undefined) lists.set(partition, [record]);
+      else of.push(record);
+    }
+    return [...lists].map(([partition, of]) => [topic, partition, of] as const);
+  });
 }
 
 /** Runs of records that fit into a request each, in order. */
@@ -153,7 +181,7 @@ export function* chunks(records: readonly OutgoingRecord[], partition: number, m
   let messages: Message[] = [];
   let bytes = 0;
   for (const record of records) {
-    const { key, value, timestampMs } = record;
+    const { key, value, timestampMs, headers } = record;
     const size = bytesOf(record);
     if (messages.length > 0 && bytes + size > most) {
       yield messages;
@@ -165,6 +193,7 @@ export function* chunks(records: readonly OutgoingRecord[], partition: number, m
       key: key === null || typeof key === 'string' ? key : asBuffer(key),
       value: value === null ? null : asBuffer(value),
       ...(timestampMs !== undefined && { timestamp: String(timestampMs) }),
+      ...(headers !== undefined && { headers }),
     });
     bytes += size;
   }
@@ -172,7 +201,11 @@ export function* chunks(records: readonly OutgoingRecord[], partition: number, m
 }
 
 /** Of a record in a batch, bytes, before compression: at least what it costs. */
-export const bytesOf = ({ key, value }: OutgoingRecord): number => RECORD_BYTES + lengthOf(key) + lengthOf(value);
+export const bytesOf = ({ key, value, headers = {} }: OutgoingRecord): number =>
+  RECORD_BYTES +
+  lengthOf(key) +
+  lengthOf(value) +
+  Object.entries(headers).reduce((sum, [name, text]) => sum + RECORD_BYTES + lengthOf(name) + lengthOf(text), 0);
 
 /** For the records of a batch whose topic takes so much, bytes: without the batch's head, and what compression may add. */
 export const roomOf = (maxMessageBytes = Number.POSITIVE_INFINITY): number => Math.floor(maxMessageBytes * 0.998) - 1_024;

@@ -1,7 +1,6 @@
 /** Asks a deployment to erase a user. */
 import type { Kafka } from 'kafkajs';
 import { kafkaError } from './kafka-errors.ts';
-import { partitionOf } from './keyed-producer.ts';
 import { withAdmin } from './topics.ts';
 import { statedPartition } from './transactions.ts';
 
@@ -12,32 +11,33 @@ export interface RequestedErasure {
 }
 
 /**
- * Writes an erasure into the partition of the user's actions.
+ * Writes an erasure into every partition: a user may lie on any, by records that do not lie where they belong.
  *
  * @param reason for the audit; it stays in the topic
- * @returns where it stands, once all replicas in sync have it
- * @throws PipelineError Kafka's; the erasure may have been written, and asking again does no harm
+ * @returns where they stand, by partition, once all replicas in sync have them
+ * @throws PipelineError Kafka's; some may have been written, and asking again does no harm
  */
 export async function requestErasure(
   kafka: Kafka,
   { topic, partitions }: { readonly topic: string; readonly partitions: number },
   { userId, reason }: { readonly userId: string; readonly reason?: string | undefined },
-): Promise<RequestedErasure> {
-  const partition = partitionOf(userId, partitions);
+): Promise<readonly RequestedErasure[]> {
   const now = Date.now();
   // JSON is read whatever schemas the deployment goes by.
   const value = reason === undefined ? null : JSON.stringify({ userId, requestedAtMs: now, reason });
   const producer = kafka.producer({ idempotent: true, maxInFlightRequests: 1, createPartitioner: statedPartition });
   try {
     await producer.connect();
-    const [answer] = await producer.send({
-      topic,
-      acks: -1,
-      messages: [{ key: userId, value, partition, timestamp: String(now) }],
-    });
-    return { topic, partition, offset: Number(answer?.baseOffset) };
+    const asked: RequestedErasure[] = [];
+    // One `send` a topic partition: see `PartitionProducer`.
+    for (let partition = 0; partition < partitions; partition++) {
+      const message = { key: userId, value, partition, timestamp: String(now) };
+      const [answer] = await producer.send({ topic, acks: -1, messages: [message] });
+      asked.push({ topic, partition, offset: Number(answer?.baseOffset) });
+    }
+    return asked;
   } catch (thrown) {
-    throw kafkaError(thrown, `writing an erasure to ${topic}/${partition}`);
+    throw kafkaError(thrown, `writing an erasure to ${topic}`);
   } finally {
     await producer.disconnect().catch(() => undefined);
   }

@@ -20,6 +20,7 @@ type Role = TopicState['role'];
 
 /** What stands behind these is of the topic as it was: made anew, they cannot be gone on with. */
 const HELD: Partial<Record<Role, string>> = {
+  source: 'it is read again from its beginning where nothing of it is kept. Start again',
   userActions: 'records of the new one would be passed over. To begin anew: hstu-streams reset',
   erasures: 'records of the new one would be passed over. To begin anew: hstu-streams reset',
   candidateRequests: 'records of the new one would be passed over. To begin anew: hstu-streams reset',
@@ -163,7 +164,7 @@ export class TopicGuard {
       return new PipelineError(
         'TOPICS_INVALID',
         `${name} had ${before.partitions} partitions at the start and has ${partitions}: ${
-          role === 'entities'
+          role === 'entities' || role === 'source'
             ? 'those that were added are not read. Start again'
             : 'a user cannot be moved to another partition; a new deployment (kafka.applicationId, topics) is filled by replay'
         }`,

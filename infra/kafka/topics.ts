@@ -20,6 +20,9 @@ export interface TopicSpec {
 
 export const changelogOf = ({ applicationId, topics }: KafkaConfig): string => topics.changelog ?? `${applicationId}-changelog`;
 
+/** Where actions come from: what clients write to. */
+export const actionSourceOf = ({ topics }: Pick<KafkaConfig, 'topics'>): string => topics.source ?? topics.userActions;
+
 /** The topics that are read, in the order in which a partition's turn goes round. */
 export const inputTopics = ({ topics }: KafkaConfig): readonly string[] => [
   topics.userActions,
@@ -38,7 +41,11 @@ export function topicSpecs(config: KafkaConfig): readonly TopicSpec[] {
   };
   const spec = (role: TopicSpec['role'], name: string, settings: TopicSpec['settings']): TopicSpec => ({ role, name, settings });
   return [
-    spec('userActions', topics.userActions, deleted(7 * DAY_MS)),
+    ...(topics.source === undefined ? [] : [spec('source', topics.source, deleted(7 * DAY_MS))]),
+    spec('userActions', topics.userActions, {
+      ...deleted(7 * DAY_MS),
+      ...(topics.source !== undefined && { 'max.message.bytes': maxMessageBytes }),
+    }),
     spec('candidateRequests', topics.candidateRequests, deleted(DAY_MS)),
     spec('erasures', topics.erasures, deleted(30 * DAY_MS)),
     spec('userEmbeddings', topics.userEmbeddings, compacted),

@@ -262,6 +262,11 @@ export class StreamMetrics {
     this.#i.lost.inc(records);
   }
 
+  /** A record that does not lie on its user's partition. */
+  misplaced(topic: string): void {
+    this.#i.misplaced.inc({ topic });
+  }
+
   rebalanced(): void {
     this.#i.rebalances.inc();
   }

@@ -18,7 +18,10 @@ import type { Config } from '../../schemas/config.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
 import { pageDigests } from '../../schemas/sequence-digest.ts';
 import { loadConfig } from '../load-config.ts';
+import { requireKafka } from '../require-kafka.ts';
+import { requireKnownActions } from '../require-known-actions.ts';
 import { checkBrokers, checkKafkaTopics } from './doctor-kafka.ts';
+import { checkRecords } from './doctor-records.ts';
 import { collect } from './options.ts';
 
 interface Check {
@@ -36,7 +39,7 @@ export function addDoctor(program: Command): void {
     .option('-c, --config <file>', 'configuration, YAML', 'examples/movielens/replay.yaml')
     .option('--set <key=value>', 'override a setting (repeatable)', collect, [])
     .action(async (options: { config: string; set: string[] }) => {
-      const settings: { config?: Config; bundle?: Bundle; kafkaAnswers?: boolean } = {};
+      const settings: { config?: Config; bundle?: Bundle; kafkaAnswers?: boolean; topicsFit?: boolean } = {};
       const configured = () => {
         if (settings.config === undefined) throw new Error('not checked: the configuration is at fault');
         return settings.config;
@@ -93,7 +96,22 @@ export function addDoctor(program: Command): void {
           run: async () => {
             const { kafka } = configured();
             if (settings.kafkaAnswers !== true) throw new Error('not checked: Kafka is at fault');
-            return kafka === undefined ? 'none to check' : checkKafkaTopics(kafka);
+            if (kafka === undefined) return 'none to check';
+            const found = await checkKafkaTopics(kafka);
+            settings.topicsFit = true;
+            return found;
+          },
+        },
+        {
+          name: 'records',
+          mend: 'make kafka.mapping say what they are; key them by user, or set kafka.misplaced: repartition',
+          run: async () => {
+            const config = configured();
+            if (config.kafka === undefined) return 'none to check';
+            if (settings.topicsFit !== true || settings.bundle === undefined)
+              throw new Error('not checked: the topics, or the bundle, are at fault');
+            requireKnownActions(config, settings.bundle);
+            return checkRecords(requireKafka(config, options.config), settings.bundle);
           },
         },
       ];

@@ -109,9 +109,9 @@ async function erase({ userId, live, clickhouse, signal }: ErasurePlace, { wait,
     say('erased');
     return;
   }
-  const { topic, partition, offset } = await askForErasure(parts);
+  const asked = await askForErasure(parts);
   say(
-    `asked: ${topic}/${partition}, offset ${offset}; \`run\` erases the user when it reads that, and the sink the rows of the run`,
+    `asked: ${live.kafka.topics.erasures}, all ${asked.length} partitions; \`run\` erases the user when it reads that, and the sink the rows of the run`,
   );
 }
 

@@ -5,6 +5,7 @@ import { startProgress } from '../../infra/console/progress.ts';
 import { openFileSource } from '../../infra/files/merge-by-time.ts';
 import { kafkaClient, requireLogin } from '../../infra/kafka/kafka-client.ts';
 import { KeyedProducer, type KeyedRecord } from '../../infra/kafka/keyed-producer.ts';
+import { actionSourceOf } from '../../infra/kafka/topics.ts';
 import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import { fixedSchemas } from '../../schemas/avro/schemas.ts';
 import { PipelineError } from '../../schemas/errors.ts';
@@ -41,7 +42,7 @@ export function addProduce(program: Command): void {
       await requireLogin(config.kafka);
       const codec = new AvroCodec({ schemas: fixedSchemas, maxRecordBytes: config.kafka.maxRecordBytes });
       const parts = { config, codec, decoder: deploymentDecoder(config, undefined) };
-      const producer = await KeyedProducer.open(kafkaClient(config.kafka), config.kafka, config.kafka.topics.userActions);
+      const producer = await KeyedProducer.open(kafkaClient(config.kafka), config.kafka, actionSourceOf(config.kafka));
       const interrupt = onInterrupt(() => undefined);
       const end = Math.min(options.limit ?? files.total, files.total);
       const bar = startProgress('producing', end);

@@ -4,6 +4,7 @@ import { count } from '../../infra/console/format.ts';
 import { facts } from '../../infra/console/table.ts';
 import { kafkaClient, requireLogin } from '../../infra/kafka/kafka-client.ts';
 import { SchemaRegistry } from '../../infra/kafka/schema-registry.ts';
+import { actionSourceOf } from '../../infra/kafka/topics.ts';
 import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import { fixedSchemas } from '../../schemas/avro/schemas.ts';
 import { loadConfig } from '../load-config.ts';
@@ -37,7 +38,7 @@ export function addSkip(program: Command): void {
       );
       await requireLogin(config.kafka);
       const kafka = kafkaClient(config.kafka);
-      const { partition, offset, topic = config.kafka.topics.userActions } = options;
+      const { partition, offset, topic = actionSourceOf(config.kafka) } = options;
       const plan = await planSkip(kafka, config, { topic, partition, offset });
       console.log(
         facts([

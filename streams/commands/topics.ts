@@ -6,6 +6,7 @@ import { createTopics, executeDeletion, planDeletion } from '../../infra/kafka/c
 import { checkTopics, judgeTopics } from '../../infra/kafka/check-topics.ts';
 import { kafkaClient, requireLogin } from '../../infra/kafka/kafka-client.ts';
 import { readTopics } from '../../infra/kafka/topics.ts';
+import { repartitionGroup } from '../../schemas/config.ts';
 import { loadConfig } from '../load-config.ts';
 import { requireKafka } from '../require-kafka.ts';
 import { sinkGroup } from '../sink.ts';
@@ -76,7 +77,7 @@ export function addTopics(program: Command): void {
     async (options) => {
       const { kafka: config } = await configOf(options);
       const kafka = kafkaClient(config);
-      const groups = [config.applicationId, sinkGroup(config.applicationId)];
+      const groups = [config.applicationId, sinkGroup(config.applicationId), repartitionGroup(config.applicationId)];
       const plan = await planDeletion(kafka, config, groups, { inputs: options.inputs === true });
       console.log(plan.topics.length === 0 ? 'there is nothing to delete' : `to be deleted: ${plan.topics.join(', ')}`);
       if (plan.kept.length > 0) console.log(`stay: ${plan.kept.join(', ')} (others write them; --inputs deletes them too)`);

@@ -4,10 +4,11 @@ import type { ClickHouse } from '../../infra/clickhouse/clickhouse.ts';
 import { readOffsets } from '../../infra/clickhouse/feed/feed-offsets.ts';
 import { checkTopics } from '../../infra/kafka/check-topics.ts';
 import type { KafkaClient } from '../../infra/kafka/kafka-client.ts';
-import { readRanges, resolveRanges } from '../../infra/kafka/range-reader.ts';
+import { type OffsetRange, readRanges, resolveRanges } from '../../infra/kafka/range-reader.ts';
 import { committedBy, type RequestedErasure, requestErasure } from '../../infra/kafka/request-erasure.ts';
 import { readTopics } from '../../infra/kafka/topics.ts';
 import type { SourceRecord } from '../../schemas/action.ts';
+import { repartitionGroup } from '../../schemas/config.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import type { LiveConfig } from '../require-kafka.ts';
 
@@ -31,8 +32,8 @@ export interface ErasureParts {
 const POLL_MS = 250;
 const LIMITS = { maxBufferedBytes: 4 * 2 ** 20, faults: 'given' } as const;
 
-/** Writes the erasure. @returns where it stands */
-export async function askForErasure({ kafka, config, userId, reason }: ErasureParts): Promise<RequestedErasure> {
+/** Writes the erasure, to every partition. @returns where it stands */
+export async function askForErasure({ kafka, config, userId, reason }: ErasureParts): Promise<readonly RequestedErasure[]> {
   const partitions = checkTopics(await readTopics(kafka, config.kafka), config.kafka);
   return requestErasure(kafka, { topic: config.kafka.topics.erasures, partitions }, { userId, reason });
 }
@@ -50,39 +51,57 @@ export async function eraseAndWait(parts: ErasureParts): Promise<void> {
   const { kafka, config, say } = parts;
   const { erasures, userActions, userEmbeddings } = config.kafka.topics;
   const group = config.kafka.applicationId;
+  await untilRepartitioned(parts);
+  const embeddingsBefore = await resolveRanges(kafka, userEmbeddings, () => ({}));
+  const read = async (asked: readonly RequestedErasure[]) => {
+    for (const { partition, offset } of asked)
+      await waitFor(
+        parts,
+        `group ${group} to read ${erasures}/${partition}`,
+        offset + 1,
+        committed(parts, group, erasures, partition),
+      );
+  };
   let asked = await askForErasure(parts);
-  say(`asked: ${asked.topic}/${asked.partition}, offset ${asked.offset}`);
+  say(`asked: ${erasures}, all ${asked.length} partitions`);
   const pending = await lastUnread(parts);
-  const committed = (topic: string, partition: number) => async () =>
-    (await committedBy(kafka, group, [topic])).get(`${partition}/${topic}`) ?? 0;
-  const read = () =>
-    waitFor(
-      parts,
-      `group ${group} to read ${erasures}/${asked.partition}`,
-      asked.offset + 1,
-      committed(erasures, asked.partition),
-    );
-  await read();
+  await read(asked);
   for (const { partition, offset } of pending)
     await waitFor(
       parts,
       `group ${group} to read the user's actions in ${userActions}/${partition}`,
       offset + 1,
-      committed(userActions, partition),
+      committed(parts, group, userActions, partition),
     );
   if (pending.length > 0) {
     asked = await askForErasure(parts);
-    say(`asked again, after actions that had not been read: offset ${asked.offset}`);
-    await read();
+    say('asked again, after actions that had not been read');
+    await read(asked);
   }
   const { clickhouse } = parts;
   if (clickhouse === undefined || (await readOffsets(clickhouse, group)).size === 0) return;
   const stored = (topic: string, partition: number) => async () =>
     (await readOffsets(clickhouse, group)).get(`${partition}/${topic}`)?.nextOffset ?? 0;
-  await waitFor(parts, `the sink to read ${erasures}`, asked.offset + 1, stored(erasures, asked.partition));
-  const tombstone = await lastTombstone(parts, asked.partition);
-  if (tombstone !== undefined)
-    await waitFor(parts, `the sink to read ${userEmbeddings}`, tombstone + 1, stored(userEmbeddings, asked.partition));
+  for (const { partition, offset } of asked)
+    await waitFor(parts, `the sink to read ${erasures}/${partition}`, offset + 1, stored(erasures, partition));
+  for (const { partition, offset } of await lastTombstones(parts, embeddingsBefore))
+    await waitFor(parts, `the sink to read ${userEmbeddings}/${partition}`, offset + 1, stored(userEmbeddings, partition));
+}
+
+const committed =
+  ({ kafka }: ErasureParts, group: string, topic: string, partition: number) =>
+  async () =>
+    (await committedBy(kafka, group, [topic])).get(`${partition}/${topic}`) ?? 0;
+
+/** What was written before the erasure is to stand before it: it is on its way to the user's partition. */
+async function untilRepartitioned(parts: ErasureParts): Promise<void> {
+  const { kafka, config } = parts;
+  const { source } = config.kafka.topics;
+  if (source === undefined) return;
+  const group = repartitionGroup(config.kafka.applicationId);
+  for (const { partition, from, to } of await resolveRanges(kafka, source, () => ({})))
+    if (to > from)
+      await waitFor(parts, `group ${group} to read ${source}/${partition}`, to, committed(parts, group, source, partition));
 }
 
 /** By partition, the last action of the user that is written and that the stream has not read. */
@@ -101,15 +120,19 @@ async function lastUnread({ kafka, config, isOfUser, prepare, signal }: ErasureP
   return [...last].map(([partition, offset]) => ({ partition, offset }));
 }
 
-/** What the sink takes the user's embeddings and scores by. */
-async function lastTombstone({ kafka, config, userId, signal }: ErasureParts, partition: number): Promise<number | undefined> {
-  const ranges = await resolveRanges(kafka, config.kafka.topics.userEmbeddings, () => ({}));
-  let last: number | undefined;
-  const own = ranges.filter((range) => range.partition === partition);
-  for await (const records of readRanges(kafka, own, LIMITS, signal))
+/** What the sink takes the user's embeddings and scores by: those that were written after `before` ended. */
+async function lastTombstones(
+  { kafka, config, userId, signal }: ErasureParts,
+  before: readonly OffsetRange[],
+): Promise<readonly { readonly partition: number; readonly offset: number }[]> {
+  const ends = new Map(before.map(({ partition, to }) => [partition, to]));
+  const now = await resolveRanges(kafka, config.kafka.topics.userEmbeddings, () => ({}));
+  const ranges = now.map((range) => ({ ...range, from: Math.max(range.from, ends.get(range.partition) ?? 0) }));
+  const last = new Map<number, number>();
+  for await (const records of readRanges(kafka, ranges, LIMITS, signal))
     for (const { key, value, position } of records)
-      if (value === null && key != null && Buffer.from(key).toString() === userId) last = position.offset;
-  return last;
+      if (value === null && key != null && Buffer.from(key).toString() === userId) last.set(position.partition, position.offset);
+  return [...last].map(([partition, offset]) => ({ partition, offset }));
 }
 
 async function waitFor(

@@ -142,9 +142,10 @@ function traceReader(
   switch (role) {
     case 'changelog':
       return (record) => (record.key != null && keys.owns(record.key) ? trace(record) : undefined);
+    case 'source':
     case 'userActions':
       return (record) => {
-        const action = decoded(record);
+        const action = decoded({ ...record, position: { ...record.position, topic: config.kafka.topics.userActions } });
         if (action === undefined ? !isKey(record.key) : action.userId !== userId) return undefined;
         return trace(record, { isErasure: action?.action === config.sequence.erasureAction });
       };

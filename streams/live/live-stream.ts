@@ -4,12 +4,15 @@ import type { PipelineError } from '../../schemas/errors.ts';
 import { type GroupObserver, GroupSupervisor, type Shift } from '../group-supervisor.ts';
 import type { LifecycleState } from '../lifecycle.ts';
 import { type FlowOptions, flow } from '../live.ts';
+import type { Misplaced } from '../misplaced.ts';
 import { patiently } from '../patience.ts';
 import { PartitionTask, type TaskObserver, type TaskParts } from './partition-task.ts';
 import type { Standby } from './standby.ts';
 
 export interface LiveObserver extends TaskObserver, GroupObserver {
   readonly onCommitted?: (batch: OutputBatch) => void;
+  /** A record that does not lie on its user's partition. */
+  readonly onMisplaced?: (misplaced: Misplaced) => void;
 }
 
 export interface LiveStreamParts {

@@ -118,6 +118,13 @@ export class LiveTelemetry {
       this.#metrics.recordsLost(to - from);
       this.#log.error({ ...at, from, to, lost: to - from }, 'records were deleted by retention before they were read');
     },
+    onMisplaced: ({ position, userId, belongs }) => {
+      this.#metrics.misplaced(position.topic);
+      this.#log.warn(
+        { ...position, user: userId, belongs, policy: this.#config.kafka.misplaced },
+        "a record does not lie on its user's partition: its key is not the user's id, or another partitioner chose",
+      );
+    },
     onCommit: (_partition, seconds) => this.#metrics.committed(seconds),
     onAborted: () => this.#metrics.transactionAborted(),
     onCommitAgain: (partition, error) => {

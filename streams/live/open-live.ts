@@ -19,16 +19,18 @@ import { schemaIdsOf } from '../../schemas/avro/wire-format.ts';
 import type { OutputBatch } from '../../schemas/batch.ts';
 import { loadModel, readUpdates } from '../catalogue.ts';
 import type { PipelineObserver } from '../instrument.ts';
+import { judgePlaces } from '../misplaced.ts';
 import { ModelChanges } from '../model-change/model-changes.ts';
 import { ModelSlot } from '../model-change/model-slot.ts';
 import type { ModelObserver } from '../model-change/model-status.ts';
 import { type ServedModel, serveModel, withCatalogueOf } from '../model-change/served-model.ts';
 import { patiently } from '../patience.ts';
+import { createRepartition } from '../repartition.ts';
 import type { LiveConfig } from '../require-kafka.ts';
 import { requireKnownActions } from '../require-known-actions.ts';
 import { requireMappedFields } from '../require-mapped-fields.ts';
 import { requireCompatible } from '../state-signature.ts';
-import { Watch } from '../watch.ts';
+import { joined, Watch, type WatchReport } from '../watch.ts';
 import { type CatalogueObserver, LiveCatalogue } from './live-catalogue.ts';
 import { type LiveObserver, LiveStream } from './live-stream.ts';
 import type { TaskParts } from './partition-task.ts';
@@ -63,7 +65,7 @@ export interface OpenLive {
   readonly fetcher: PartitionFetcher;
   readonly stream: LiveStream;
   /** What stands in the way of its work. */
-  readonly watch: Watch;
+  readonly watch: { report(): WatchReport };
   readonly ends: LogEnds;
   /** Input topics. */
   readonly topics: readonly string[];
@@ -160,13 +162,16 @@ export async function openLive({
     now: Date.now,
     observer,
   };
-  const decoder = createRecordDecoder({
-    ...config.kafka,
-    ...config.time,
-    schemas,
-    mapping: config.kafka.mapping,
-    erasureAction: config.sequence.erasureAction,
-  });
+  const decoder = judgePlaces(
+    createRecordDecoder({
+      ...config.kafka,
+      ...config.time,
+      schemas,
+      mapping: config.kafka.mapping,
+      erasureAction: config.sequence.erasureAction,
+    }),
+    { kafka: config.kafka, partitions, onMisplaced: (misplaced) => observer.onMisplaced?.(misplaced) },
+  );
   const wiring = {
     decoder,
     requests: { topic: config.kafka.topics.candidateRequests, decoder },
@@ -250,11 +255,25 @@ export async function openLive({
       },
     },
   });
+  const repartition =
+    config.kafka.misplaced === 'repartition'
+      ? createRepartition({
+          config,
+          partitions,
+          schemas,
+          codec,
+          prepare,
+          guard,
+          onFailed: (error) => stream.fail(error),
+          observer,
+          logCreator,
+        })
+      : undefined;
   const ends = new LogEnds(kafkaClient(config.kafka, { retries: 0 }), {
     topics: entities === undefined ? topics : [...topics, entities],
     onRound: () => {
       watch.look();
-      observer.onWatched?.(watch.unready());
+      observer.onWatched?.([...watch.unready(), ...(repartition?.watch.unready() ?? [])]);
     },
   });
   const watch: Watch = new Watch({
@@ -268,6 +287,7 @@ export async function openLive({
   const close = async () => {
     await catalogue?.close();
     await guard.close();
+    await repartition?.close();
     await Promise.all([ends.close(), fetcher.close(), changelog.close(), outputs.close(), models.close()]);
     await slot.current.encoder.close();
   };
@@ -275,6 +295,7 @@ export async function openLive({
     await Promise.all([
       inTime(() => fetcher.connect(topics)),
       inTime(() => changelog.connect()),
+      inTime(async () => repartition?.connect()),
       atLeastOnce ? inTime(() => outputs.open()) : undefined,
     ]);
     const updates = await readUpdates(config);
@@ -294,11 +315,11 @@ export async function openLive({
     catalogue,
     fetcher,
     stream,
-    watch,
+    watch: { report: () => joined(watch.report(), repartition?.watch.report()) },
     ends,
     topics,
     partitions,
-    run: (signal) => stream.run(signal),
+    run: (signal) => (repartition === undefined ? stream.run(signal) : repartition.alongside((both) => stream.run(both), signal)),
     close,
   };
 }

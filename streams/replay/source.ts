@@ -15,6 +15,7 @@ import type { Config } from '../../schemas/config.ts';
 import { placeRecord } from '../../schemas/erasure-place.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { compileMapping, type DecodeResult } from '../../schemas/record-mapping.ts';
+import { judgePlaces } from '../misplaced.ts';
 import { type LiveConfig, requireKafka } from '../require-kafka.ts';
 import { requireMappedFields } from '../require-mapped-fields.ts';
 import { LogOrder } from './log-order.ts';
@@ -171,7 +172,8 @@ class Log {
   }
 
   async scan(visit: Visit, signal: AbortSignal | undefined): Promise<string> {
-    const decoder = deploymentDecoder(this.#config, this.#registry);
+    const { kafka } = this.#config;
+    const decoder = judgePlaces(deploymentDecoder(this.#config, this.#registry), { kafka, partitions: this.#actions.length });
     const orders = await this.#orders(signal);
     for await (const records of readRanges(this.#kafka, this.#actions, this.#limits, signal)) {
       await this.#registry?.ensure(schemaIdsOf(records));

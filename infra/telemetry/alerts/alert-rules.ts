@@ -166,6 +166,13 @@ export const ALERT_RULES: readonly AlertRule[] = [
     summary: 'Records that cannot be used; group by code and step',
   },
   {
+    alert: 'HstuRecordsMisplaced',
+    expression: where(by('sum', ['instance', 'topic'], over('increase', 'hstu_misplaced_records_total', '15m')), '>', 0),
+    severity: 'warn',
+    summary:
+      "Records do not lie on their user's partition, so that a user may have several histories: the log has an example; kafka.misplaced",
+  },
+  {
     alert: 'HstuConnectionsCut',
     expression: where(by('sum', INSTANCE, over('increase', 'hstu_commit_retries_total', '15m')), '>', 20),
     severity: 'warn',
