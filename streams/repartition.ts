@@ -116,7 +116,7 @@ export function createRepartition(parts: RepartitionParts): Repartition {
   return {
     watch,
     connect: async () => {
-      await fetcher.connect([source]);
+      await fetcher.connect([source, topics.userActions]);
       ends.start();
     },
     alongside: async (work, signal) => {

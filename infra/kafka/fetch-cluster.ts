@@ -15,19 +15,19 @@ const LAST_AGAIN_MS = 250;
 
 export class FetchCluster {
   readonly #kafka: Kafka;
-  readonly #topics: () => readonly string[];
+  /** That are asked about. */
+  readonly #topics = new Set<string>();
   #cluster: Cluster;
   #renewing: Promise<void> | undefined;
 
-  /** @param topics what is read, for a connection that is made anew */
-  constructor(kafka: Kafka, topics: () => readonly string[]) {
+  constructor(kafka: Kafka) {
     this.#kafka = kafka;
-    this.#topics = topics;
     this.#cluster = openCluster(kafka);
   }
 
   /** @throws PipelineError when no broker answers or lets us in */
   async connect(topics: readonly string[]): Promise<void> {
+    for (const topic of topics) this.#topics.add(topic);
     try {
       await this.#cluster.connect();
       await this.#cluster.addMultipleTargetTopics([...topics]);
@@ -100,7 +100,7 @@ export class FetchCluster {
       void broken.disconnect().catch(() => undefined);
       try {
         await this.#cluster.connect();
-        await this.#cluster.addMultipleTargetTopics([...this.#topics()]);
+        await this.#cluster.addMultipleTargetTopics([...this.#topics]);
       } catch {
         // Tried again with the next failure of whoever reads.
       }

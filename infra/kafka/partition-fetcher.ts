@@ -68,10 +68,10 @@ export class PartitionFetcher {
 
   constructor(kafka: Kafka, options: PartitionFetcherOptions) {
     this.#options = { maxBytesPerFetch: 2 ** 18, maxWaitMs: 250, ...options };
-    this.#cluster = new FetchCluster(kafka, () => [...new Set([...this.#partitions.values()].map(({ topic }) => topic))]);
+    this.#cluster = new FetchCluster(kafka);
   }
 
-  /** @throws PipelineError when no broker answers or lets us in */
+  /** @param topics all that is read, or asked about, later. @throws PipelineError when no broker answers or lets us in */
   connect(topics: readonly string[]): Promise<void> {
     return this.#cluster.connect(topics);
   }

@@ -15,10 +15,16 @@ const SILENCE_MS = 3_000;
 /**
  * Runs a tool to its end.
  *
- * @param onLine of its standard output; @default all of it is returned
+ * @param options `onLine`: is given each line of its standard output. @default all of it is returned
  */
-export async function javaTool(tool: string, args: readonly string[], onLine?: (line: string) => void): Promise<string[]> {
-  const child = spawn('java', [...JVM, '-cp', join(JARS, '*'), tool, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+export async function javaTool(
+  tool: string,
+  args: readonly string[],
+  { onLine, input = '' }: { readonly onLine?: (line: string) => void; readonly input?: string } = {},
+): Promise<string[]> {
+  const child = spawn('java', [...JVM, '-cp', join(JARS, '*'), tool, ...args], { stdio: ['pipe', 'pipe', 'pipe'] });
+  child.stdin.on('error', () => undefined);
+  child.stdin.end(input);
   let said = '';
   child.stderr.on('data', (chunk: Buffer) => {
     said = (said + chunk.toString()).slice(-4_000);
@@ -53,15 +59,18 @@ export async function readByJava(broker: string, topic: string): Promise<SourceR
       ...['--bootstrap-server', broker, '--topic', topic, '--from-beginning', '--isolation-level', 'read_committed'],
       ...['--timeout-ms', String(SILENCE_MS), ...options],
     ],
-    (line) => {
-      const [, time, partition, offset, key, value] = /^\w+:(-?\d+)\tPartition:(\d+)\tOffset:(\d+)\t(.*)\t(.*)$/.exec(line) ?? [];
-      if (value === undefined) return;
-      records.push({
-        position: { topic, partition: Number(partition), offset: Number(offset) },
-        timestampMs: Number(time),
-        key: bytesOf(key!),
-        value: bytesOf(value),
-      });
+    {
+      onLine: (line) => {
+        const [, time, partition, offset, key, value] =
+          /^\w+:(-?\d+)\tPartition:(\d+)\tOffset:(\d+)\t(.*)\t(.*)$/.exec(line) ?? [];
+        if (value === undefined) return;
+        records.push({
+          position: { topic, partition: Number(partition), offset: Number(offset) },
+          timestampMs: Number(time),
+          key: bytesOf(key!),
+          value: bytesOf(value),
+        });
+      },
     },
   );
   return records.sort((a, b) => a.position.partition - b.position.partition || a.position.offset - b.position.offset);
@@ -74,6 +83,14 @@ function bytesOf(text: string): Buffer | null {
     text.replace(/\\x([0-9A-F]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16))),
     'latin1',
   );
+}
+
+/** Writes lines of `key<tab>value`, or of values alone, as Java's console producer does: without a key, to any partition. */
+export async function produceByJava(broker: string, topic: string, lines: readonly string[], keyed: boolean): Promise<void> {
+  const args = ['--bootstrap-server', broker, '--topic', topic, '--batch-size', '2000'];
+  const keys = ['--reader-property', 'parse.key=true', '--reader-property', 'key.separator=\t'];
+  const input = lines.map((line) => `${line}\n`).join('');
+  await javaTool('org.apache.kafka.tools.ConsoleProducer', [...args, ...(keyed ? keys : [])], { input });
 }
 
 export interface PerformanceOptions {
