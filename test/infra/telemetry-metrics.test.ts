@@ -382,6 +382,7 @@ describe('metrics', () => {
       unread: [{ topic: 't', partition: 4, records: 0 }],
       unavailable: [{ topic: 't', code: 'TOPICS_INVALID' }],
     });
+    metrics.misplaced('t');
     metrics.buffered(at, 1);
     metrics.inFlight(3, 1);
     metrics.restore(3, 1, 1);
