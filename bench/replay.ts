@@ -170,7 +170,7 @@ async function stepRate(bundle: Bundle, actions: readonly PositionedAction[]): P
     now: Date.now,
   });
   const units$ = batches$.pipe(
-    decode({ decoder: { decode: ({ value }) => ({ ok: true, action: value as unknown as PositionedAction }) } }),
+    decode({ decoder: { decode: ({ value }) => ({ ok: true, actions: [value as unknown as PositionedAction] }) } }),
     sequence({ tokenizer, window: bundle.config.window, ...settings.sequence, publish: 'every-event' }),
     spread(),
     microBatch({ maxRows: maxBatchUsers, maxDelayMs }),

@@ -39,6 +39,8 @@ export interface SourceRecord {
 /** A decoded action with the place it came from. */
 export interface PositionedAction extends UserAction {
   readonly position: SourcePosition;
+  /** Which of its record's actions, from 0, where records hold several. */
+  readonly part?: number;
   /** Made of the context of the action at this position, which follows: a side feature. */
   readonly derived?: true;
 }

@@ -18,11 +18,21 @@ export interface SourceBatch {
   readonly ack: () => void;
 }
 
+/** What of a batch is neither an action nor a dead letter. */
+export interface LeftOut {
+  /** Records of kinds that are ignored. */
+  readonly ignored: number;
+  /** Optional values that could not be used, by field: `value`, `context.city`. */
+  readonly invalid: ReadonlyMap<string, { readonly count: number; readonly example: string }>;
+}
+
 export interface DecodedBatch {
   readonly source: SourceBatch;
   /** In record order. */
   readonly actions: readonly PositionedAction[];
   readonly deadLetters: readonly DeadLetter[];
+  /** Absent for none. */
+  readonly leftOut?: LeftOut;
   /** Of a batch of requests for candidates, in record order; it holds no actions. Absent for a batch of actions. */
   readonly requests?: readonly PositionedRequest[];
 }

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { describeIssues, dotted } from './describe-issues.ts';
 import { PipelineError } from './errors.ts';
 import { saslSchema } from './kafka-sasl.ts';
+import { mappingSchema } from './mapping-config.ts';
 import { pathText, secretsIn, secretText } from './settings.ts';
 
 const MIB = 1024 * 1024;
@@ -10,33 +11,11 @@ const positive = z.int().positive();
 const path = pathText();
 const secret = secretText();
 
-/** `movie:{movieId}`: text with `{path.to.field}` parts; without braces a constant. */
-const template = z.string().min(1).describe('text with {path.to.field} parts; without braces a constant');
-
-/** Whose text must come from the record: of a constant, all records would have one. */
-const variable = template.refine((text) => /\{[^{}]*\}/.test(text), {
-  error: ({ input }) =>
-    `has no part in braces, so that all records would have the same; if it is a field, write {${String(input)}}`,
-});
-
-export const recordMappingSchema = z.strictObject({
-  /** @default the record's own position, `topic/partition/offset` */
-  eventId: variable.optional(),
-  userId: variable,
-  action: template,
-  entity: variable,
-  /** Path of a numeric field; a record without it has no value. */
-  value: z.string().min(1).optional(),
-  eventTime: z.strictObject({ field: z.string().min(1), unit: z.enum(['s', 'ms', 'us', 'iso']) }),
-  /** Context entries: name → path. */
-  context: z.record(z.string(), z.string().min(1)).optional(),
-});
-
 const fileSourceSchema = z.strictObject({
   /** A file, or several by wildcards: `*`, `?`, `**`, `{a,b}`. Text may be packed: names that end in `.gz` or `.zst`. */
   path,
   format: z.enum(['csv', 'jsonl', 'avro', 'parquet']),
-  mapping: recordMappingSchema,
+  mapping: mappingSchema,
 });
 
 const tableSourceSchema = z
@@ -57,7 +36,7 @@ const tableSourceSchema = z
     database: z.string().min(1).optional(),
     username: z.string().optional(),
     password: secret.optional(),
-    mapping: recordMappingSchema,
+    mapping: mappingSchema,
   })
   .refine(({ table, query }) => (table === undefined) !== (query === undefined), 'needs either table or query')
   .refine(({ url, path }) => url === undefined || path === undefined, 'url and path: one of them');
@@ -118,7 +97,7 @@ const kafkaSchema = z.strictObject({
   /** How values of `userActions` are written: Avro in the Confluent wire format, or JSON. */
   valueFormat: z.enum(['avro', 'json']).default('avro'),
   /** How a record becomes an action. @default the fields of `UserAction` */
-  mapping: recordMappingSchema.optional(),
+  mapping: mappingSchema.optional(),
   schemaRegistry: z.strictObject({ url: z.url(), username: z.string().optional(), password: secret.optional() }).optional(),
   /** Of what is produced. */
   compression: z.enum(['none', 'gzip', 'snappy', 'lz4', 'zstd']).default('lz4'),
@@ -409,7 +388,6 @@ export const configSchema = z.strictObject({
 export type ConfigInput = z.input<typeof configSchema>;
 /** With every default filled in. */
 export type Config = z.infer<typeof configSchema>;
-export type RecordMapping = z.infer<typeof recordMappingSchema>;
 export type FileSource = z.infer<typeof fileSourceSchema>;
 export type TableSource = z.infer<typeof tableSourceSchema>;
 export type KafkaConfig = z.infer<typeof kafkaSchema>;

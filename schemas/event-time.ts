@@ -1,5 +1,5 @@
 /** Reads the time of an event exactly, and refuses one that cannot be true. */
-import type { RecordMapping } from './config.ts';
+import type { KindMapping } from './mapping-config.ts';
 import { compilePath, Fault, missing, numberOf, type Row, shown } from './record-fields.ts';
 
 /** The last millisecond that the stores can hold (2286-11-20). */
@@ -16,7 +16,7 @@ export interface TimeBounds {
 
 /** Reads a field as a time, ms since the epoch: a whole number of its unit, or ISO 8601 text. */
 export function compileTime(
-  { field, unit }: RecordMapping['eventTime'],
+  { field, unit }: KindMapping['eventTime'],
   { minMs = 0, maxFutureMs = 86_400_000, now = Date.now }: TimeBounds,
 ): (row: Row) => number | Fault {
   const read = compilePath(field);

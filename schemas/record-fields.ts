@@ -1,5 +1,6 @@
 /** Reads the fields that a mapping names: ids put together from templates, numbers, context. Compiled once, never throwing. */
 import { type ErrorCode, PipelineError } from './errors.ts';
+import type { KindMapping } from './mapping-config.ts';
 
 /** Longest id, characters. */
 export const MAX_ID_LENGTH = 1_024;
@@ -121,40 +122,70 @@ function parseTemplate(key: string, source: string): TemplatePart[] {
   return parts;
 }
 
-export function compileContext(context: Readonly<Record<string, string>>): (row: Row) => Record<string, string> | Fault {
-  const readers = Object.entries(context).map(([name, path]) => {
-    const read = compilePath(path);
-    return { name, read, text: compileTemplate(`context.${name}`, `{${path}}`, new Set()) };
-  });
-  return (row) => {
+/** Told of a part of a record that cannot be used and can be done without. */
+export type OnInvalid = (field: string, message: string) => void;
+
+type ContextField = NonNullable<KindMapping['context']>[string];
+
+export function compileContext(
+  context: Readonly<Record<string, ContextField>>,
+): (row: Row, onInvalid: OnInvalid) => Record<string, string> {
+  const readers = Object.entries(context).map(([name, given]) => ({ name, read: compileEntry(`context.${name}`, given) }));
+  return (row, onInvalid) => {
     const entries: Record<string, string> = {};
-    for (const { name, read, text } of readers) {
-      const value = read(row);
-      if (value === undefined || value === null || value === '') continue;
-      const entry = text(row);
-      if (entry instanceof Fault) return entry;
-      entries[name] = entry;
+    for (const { name, read } of readers) {
+      const entry = read(row);
+      if (entry instanceof Fault) onInvalid(`context.${name}`, entry.message);
+      else if (entry !== undefined) entries[name] = entry;
     }
     return entries;
   };
 }
 
-/** All entries of a field that is an object of texts: the context of a `UserAction` as it is. */
-export function compileWholeContext(field: string): (row: Row) => Record<string, string> | undefined | Fault {
+/** Undefined: the record has none. */
+function compileEntry(key: string, given: ContextField): (row: Row) => string | undefined | Fault {
+  const {
+    field,
+    default: fallback,
+    trim = false,
+    lower = false,
+    number = false,
+  } = typeof given === 'string' ? { field: given } : given;
   const read = compilePath(field);
   return (row) => {
+    const value = read(row);
+    if (value === undefined || value === null || value === '') return fallback;
+    let text = textOf(value, field);
+    if (text instanceof Fault) return text;
+    if (trim) text = text.trim();
+    if (lower) text = text.toLowerCase();
+    if (number) {
+      const found = numberOf(text);
+      if (!Number.isFinite(found)) return new Fault('FIELD_INVALID', `field '${field}' must be a number, found ${shown(value)}`);
+      text = String(found);
+    }
+    return text === '' ? fallback : checkText(key, text);
+  };
+}
+
+/** All entries of a field that is an object of texts: the context of a `UserAction` as it is. */
+export function compileWholeContext(field: string): (row: Row, onInvalid: OnInvalid) => Record<string, string> | undefined {
+  const read = compilePath(field);
+  return (row, onInvalid) => {
     const given = read(row);
     if (given === undefined || given === null) return undefined;
-    if (typeof given !== 'object' || Array.isArray(given))
-      return new Fault('FIELD_INVALID', `field '${field}' must be an object of texts, found ${shown(given)}`);
+    if (typeof given !== 'object' || Array.isArray(given)) {
+      onInvalid(field, `field '${field}' must be an object of texts, found ${shown(given)}`);
+      return undefined;
+    }
     const entries: Record<string, string> = {};
     for (const name of Object.keys(given)) {
       const value = (given as Row)[name];
       if (value === undefined || value === null) continue;
       const text = value === '' ? '' : textOf(value, `${field}.${name}`);
       const entry = text instanceof Fault ? text : checkText(`${field}.${name}`, text);
-      if (entry instanceof Fault) return entry;
-      entries[name] = entry;
+      if (entry instanceof Fault) onInvalid(field, entry.message);
+      else entries[name] = entry;
     }
     return entries;
   };
@@ -170,12 +201,16 @@ export function numberOf(value: unknown): number {
   return NUMBER.test(text) ? Number(text) : Number.NaN;
 }
 
-export function compileNumber(path: string): (row: Row) => number | undefined | Fault {
+/** @param fallback of a row without one @param decimal what stands before the fraction of a number given as text */
+export function compileNumber(
+  path: string,
+  { fallback, decimal = '.' }: { readonly fallback?: number | undefined; readonly decimal?: '.' | ',' } = {},
+): (row: Row) => number | undefined | Fault {
   const read = compilePath(path);
   return (row) => {
     const value = read(row);
-    if (value === undefined || value === null || value === '') return undefined;
-    const number = numberOf(value);
+    if (value === undefined || value === null || value === '') return fallback;
+    const number = numberOf(decimal === ',' && typeof value === 'string' ? value.replace(',', '.') : value);
     return Number.isFinite(number)
       ? number
       : new Fault('FIELD_INVALID', `field '${path}' must be a number, found ${shown(value)}`);

@@ -1,6 +1,6 @@
 /** How long each step takes, measured between the steps: operators stay pure, and an unobserved pipeline is not wrapped at all. */
 import { defer, type OperatorFunction, tap } from 'rxjs';
-import type { EncodedUnit, ScoredBatch, ScoredUnit, SequencedBatch, SourceBatch, UpdateUnit } from '../schemas/batch.ts';
+import type { EncodedUnit, LeftOut, ScoredBatch, ScoredUnit, SequencedBatch, SourceBatch, UpdateUnit } from '../schemas/batch.ts';
 import type { EncoderRun } from '../schemas/encoding.ts';
 
 /** What is told of a pipeline as it runs. Called between steps, so it must be quick and must not throw. */
@@ -14,6 +14,8 @@ export interface PipelineObserver {
   step?(id: string, seconds: number, events: number, batches: readonly SourceBatch[]): void;
   /** The step that failed; those after it are not told. */
   failed?(id: string, error: unknown): void;
+  /** What of a batch's records is neither an action nor a dead letter; not called for none. */
+  leftOut?(leftOut: LeftOut): void;
   /** Numbers with the tokens they were made of: the last moment that both are known. */
   gathered?(batch: ScoredBatch): void;
   /** What an encoder thread was given. */

@@ -3,8 +3,8 @@ import { partitioner } from '../infra/kafka/keyed-producer.ts';
 import type { SourcePosition, SourceRecord } from '../schemas/action.ts';
 import type { RecordDecoder } from '../schemas/avro/record-decoder.ts';
 import type { KafkaConfig } from '../schemas/config.ts';
+import { refuse } from '../schemas/decoded.ts';
 import { Fault } from '../schemas/record-fields.ts';
-import { refuse } from '../schemas/record-mapping.ts';
 
 /** A record, and where its user belongs. */
 export interface Misplaced {
@@ -39,7 +39,9 @@ export function judgePlaces(decoder: RecordDecoder, { kafka, partitions, onMispl
     decode: (record) => {
       const result = decoder.decode(record);
       if (!result.ok || record.position.topic !== kafka.topics.userActions) return result;
-      const fault = faultOf(result.action.userId, record);
+      // A record's actions are one user's.
+      const [first] = result.actions;
+      const fault = first && faultOf(first.userId, record);
       return fault === undefined ? result : refuse(fault);
     },
     decodeRequest: (record) => {

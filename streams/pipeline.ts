@@ -112,8 +112,15 @@ export const toSequences = ({
   const { seenFilter, unknownCandidates = 'hash' } = scores;
   const asked = { vocabulary: model.tokenizer, seenFilter, unknownCandidates };
   const decoded = decode({ decoder, ...(requests !== undefined && { requests }) });
+  const told = tap<DecodedBatch>(({ leftOut }) => {
+    if (leftOut !== undefined) observer?.leftOut?.(leftOut);
+  });
   return pipe(
-    timed('decode', 'batch', pipe(decoded, featuresOfContexts(settings, model.tokenizer))),
+    timed(
+      'decode',
+      'batch',
+      pipe(decoded, observer?.leftOut === undefined ? identity : told, featuresOfContexts(settings, model.tokenizer)),
+    ),
     timed(
       'sequence',
       'batch',

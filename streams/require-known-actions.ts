@@ -1,8 +1,9 @@
 /** A mapping's constant kind of action that the model does not have would make every record a dead letter: found at the start. */
 import type { Bundle } from '../models/hstu/bundle.ts';
 import { Tokenizer } from '../models/hstu/tokenizer.ts';
-import type { Config, RecordMapping } from '../schemas/config.ts';
+import type { Config } from '../schemas/config.ts';
 import { PipelineError } from '../schemas/errors.ts';
+import { entriesOf, type RecordMapping } from '../schemas/mapping-config.ts';
 
 /**
  * Checks the kinds of action that mappings give as constants against the bundle's.
@@ -23,7 +24,10 @@ export function requireKnownActions(config: Pick<Config, 'source' | 'kafka' | 's
     Array.isArray(entries) ? entries.map(({ mapping }, i) => [`source.${list}.${i}`, mapping] as const) : [],
   );
   const mappings: readonly (readonly [string, RecordMapping | undefined])[] = [...sources, ['kafka', kafka?.mapping]];
-  const problems = mappings.flatMap(([where, mapping]) => problemOf(`${where}.mapping.action`, mapping?.action));
+  const problems = mappings.flatMap(([where, mapping]) => {
+    const entries = mapping === undefined ? [] : entriesOf(mapping);
+    return entries.flatMap(({ at, mapping: kind }) => problemOf(`${where}.mapping${at}.action`, kind?.action));
+  });
   if (problems.length > 0)
     throw new PipelineError('CONFIG_INVALID', `${problems.length} problem(s):\n  ${problems.join('\n  ')}`);
 }

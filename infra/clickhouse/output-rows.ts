@@ -18,6 +18,7 @@ export const TABLE_COLUMNS = {
     'topic',
     'partition',
     'offset',
+    'part',
   ],
   embeddings: [
     'run_id',
@@ -100,7 +101,7 @@ export function appendRows(rows: OutputRows, runId: string, batch: OutputBatch):
 
 /** @param disposition empty where the action's topic does not say it */
 export function actionRow(runId: string, action: PositionedAction, disposition: Disposition | ''): string {
-  const { eventId, userId, eventTimeMs, entity, value, context, position } = action;
+  const { eventId, userId, eventTimeMs, entity, value, context, position, part = 0 } = action;
   return JSON.stringify([
     runId,
     userId,
@@ -114,6 +115,7 @@ export function actionRow(runId: string, action: PositionedAction, disposition: 
     position.topic,
     position.partition,
     position.offset,
+    part,
   ]);
 }
 

@@ -1,13 +1,9 @@
 /** Several files as one source in event-time order: sorted in memory, within a limit. */
 import { createHash } from 'node:crypto';
 import type { SourceRecord } from '../../schemas/action.ts';
+import type { DecodeResult } from '../../schemas/decoded.ts';
 import { PipelineError } from '../../schemas/errors.ts';
-import {
-  type CompiledMapping,
-  compileMapping,
-  type DecodeResult,
-  type RecordMappingOptions,
-} from '../../schemas/record-mapping.ts';
+import { type CompiledMapping, compileMapping, type RecordMappingOptions } from '../../schemas/record-mapping.ts';
 import { combineFingerprint } from './fingerprint.ts';
 import { openMappedRows, type RowInput } from './read-records.ts';
 import { topicsOf } from './topics-of.ts';
@@ -47,8 +43,8 @@ interface LoadedFile {
 }
 
 /**
- * Reads all files and orders their records by event time; ties by file, then by place in the file. A record that cannot
- * be decoded stands right after the one before it in its file, so that it becomes a dead letter in place.
+ * Reads all files and orders their records by event time; ties by file, then by place in the file. A record of several
+ * actions stands at the time of its first. One that cannot be decoded, or is ignored, stands right after the one before it in its file, so that it becomes a dead letter in place.
  *
  * The order depends on the contents alone, never on the clock: a position committed yesterday is the same record today.
  *
@@ -122,7 +118,8 @@ async function loadFile(
     if (rows.length + chunk.length > room) return undefined;
     for (const row of chunk) {
       const result = forOrder.decode({ position: { topic, partition: 0, offset: rows.length }, value: toValue(row) });
-      if (result.ok) time = result.action.eventTimeMs;
+      const [first] = result.ok ? result.actions : [];
+      if (first !== undefined) time = first.eventTimeMs;
       rows.push(row);
       times.push(time);
     }

@@ -25,6 +25,7 @@ type Line = [
   offset: number,
   value: number | null,
   context: PositionedAction['context'] | null,
+  part: number | null,
 ];
 
 export const toEvent = (action: PositionedAction, order: number, arrival: number): SortedEvent => ({
@@ -60,7 +61,7 @@ function isSorted(events: readonly SortedEvent[]): boolean {
 }
 
 export function toLine({ hash, order, arrival, action: event }: SortedEvent): string {
-  const { userId, eventId, action, entity, eventTimeMs, position, value, context } = event;
+  const { userId, eventId, action, entity, eventTimeMs, position, value, context, part } = event;
   const line: Line = [
     hash,
     order,
@@ -75,12 +76,13 @@ export function toLine({ hash, order, arrival, action: event }: SortedEvent): st
     position.offset,
     value ?? null,
     context ?? null,
+    part ?? null,
   ];
   return `${JSON.stringify(line)}\n`;
 }
 
 function fromLine(text: string): SortedEvent {
-  const [hash, order, arrival, userId, eventId, action, entity, eventTimeMs, topic, partition, offset, value, context] =
+  const [hash, order, arrival, userId, eventId, action, entity, eventTimeMs, topic, partition, offset, value, context, part] =
     JSON.parse(text) as Line;
   return {
     hash,
@@ -95,6 +97,7 @@ function fromLine(text: string): SortedEvent {
       position: { topic, partition, offset },
       ...(value !== null && { value }),
       ...(context !== null && context !== undefined && { context }),
+      ...(part !== null && { part }),
     },
   };
 }

@@ -94,12 +94,12 @@ function tooLarge({ source }: OutputBatch, position: SourcePosition, userId: str
 }
 
 function outcomesOf({ processed, quality }: OutputBatch): ActionOutcome[] {
-  // A batch is of one topic partition: the offset names the action.
-  const ranks = new Map(quality.map((rank) => [rank.lineage.offset, rank]));
+  // A batch is of one topic partition: offset and event id name the action.
+  const ranks = new Map(quality.map((rank) => [`${rank.lineage.offset}/${rank.eventId}`, rank]));
   const actions = processed.filter(({ action }) => action.derived === undefined);
   return actions.map(({ action, disposition }) => {
     const { userId, eventId, entity, eventTimeMs, position } = action;
-    const found = ranks.get(position.offset);
+    const found = ranks.get(`${position.offset}/${eventId}`);
     const outcome = { userId, eventId, action: action.action, entity, eventTimeMs, disposition, position };
     if (found === undefined) return outcome;
     const { rank, priorEvents, lineage } = found;

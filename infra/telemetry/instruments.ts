@@ -36,6 +36,12 @@ export function instruments(registry: Registry) {
     inFlight: gauge('hstu_in_flight_batches', 'Batches between being read and being committed.', NUMBER),
     inFlightBound: gauge('hstu_in_flight_limit_batches', 'Batches a partition that may be in flight.'),
     assigned: gauge('hstu_partitions_assigned', 'Partitions that this instance processes.'),
+    ignored: counter('hstu_ignored_records_total', 'Records of kinds that the mapping ignores.'),
+    valuesInvalid: counter(
+      'hstu_invalid_values_total',
+      'Optional values (value, context) that could not be used and were left out, by field.',
+      ['field'],
+    ),
     misplaced: counter('hstu_misplaced_records_total', "Records that do not lie on their user's partition, by topic.", ['topic']),
     lost: counter('hstu_records_lost_total', 'Records that retention deleted before they were read.'),
     rebalances: counter('hstu_rebalances_total', 'Times that the consumer group has changed assignments.'),

@@ -262,6 +262,16 @@ export class StreamMetrics {
     this.#i.lost.inc(records);
   }
 
+  /** Records of kinds that the mapping ignores. */
+  ignored(records: number): void {
+    this.#i.ignored.inc(records);
+  }
+
+  /** Optional values that could not be used. @param field `value`, `context.city` */
+  valuesInvalid(field: string, values: number): void {
+    this.#i.valuesInvalid.inc({ field }, values);
+  }
+
   /** A record that does not lie on its user's partition. */
   misplaced(topic: string): void {
     this.#i.misplaced.inc({ topic });

@@ -2,7 +2,7 @@
 import type { Type } from 'avsc';
 import { messageOf } from '../errors.ts';
 import { Fault, type Row } from '../record-fields.ts';
-import { DEFAULT_MAX_RECORD_BYTES, tooLarge } from '../record-mapping.ts';
+import { DEFAULT_MAX_RECORD_BYTES, tooLarge } from '../record-row.ts';
 import { RECORD_TYPES, WIDE_RECORD_TYPES, writerType } from './avro-types.ts';
 import { Cursor } from './cursor.ts';
 import { type RecordTypes, SHAPES } from './record-shapes.ts';

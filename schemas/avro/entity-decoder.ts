@@ -2,7 +2,7 @@
 import type { SourceRecord } from '../action.ts';
 import { type EntityReject, type EntityUpdate, parseEntityUpdate, toEntityUpdate } from '../catalogue.ts';
 import { Fault } from '../record-fields.ts';
-import { DEFAULT_MAX_RECORD_BYTES, tooLarge } from '../record-mapping.ts';
+import { DEFAULT_MAX_RECORD_BYTES, tooLarge } from '../record-row.ts';
 import { AvroCodec, type AvroCodecOptions } from './avro-codec.ts';
 import { isFramed } from './wire-format.ts';
 

@@ -1,7 +1,7 @@
 /** Whether a writer's schema has what a mapping names: a field that no record has makes all of them dead letters, or all without a value. */
 import type { Type, types } from 'avsc';
-import type { RecordMapping } from '../config.ts';
 import { messageOf } from '../errors.ts';
+import type { RecordMapping } from '../mapping-config.ts';
 import { mappedPaths } from '../record-mapping.ts';
 import { writerType } from './avro-types.ts';
 import type { WriterSchema } from './schemas.ts';

@@ -1,18 +1,12 @@
 /** What the Kafka topics hold becomes actions and requests, whether it was written in Avro or in JSON. */
 import type { SourceRecord } from '../action.ts';
-import type { KafkaConfig, RecordMapping } from '../config.ts';
+import type { KafkaConfig } from '../config.ts';
+import { type DecodeResult, refuse } from '../decoded.ts';
 import { compileTime, type TimeBounds } from '../event-time.ts';
+import type { RecordMapping } from '../mapping-config.ts';
 import { compileNumber, Fault, MAX_ID_LENGTH, type Row, readId } from '../record-fields.ts';
-import {
-  type CompiledMapping,
-  compileMapping,
-  compileUserAction,
-  DEFAULT_MAX_RECORD_BYTES,
-  type DecodeResult,
-  positionId,
-  refuse,
-  rowOf,
-} from '../record-mapping.ts';
+import { type CompiledMapping, compileMapping, compileUserAction, positionId } from '../record-mapping.ts';
+import { DEFAULT_MAX_RECORD_BYTES, rowOf } from '../record-row.ts';
 import { AvroCodec } from './avro-codec.ts';
 import type { PositionedRequest } from './requests.ts';
 import type { RecordName, SchemaDirectory } from './schemas.ts';
@@ -113,7 +107,7 @@ function erasureDecoder(fieldsOf: FieldsOf, action: string, bounds: TimeBounds):
       return refuse(new Fault('FIELD_INVALID', `the key names user '${keyed}', the value user '${userId}'`));
     const eventTimeMs = timestampMs === undefined ? readRequested(row) : readStamp({ timestamp: timestampMs });
     if (eventTimeMs instanceof Fault) return refuse(eventTimeMs);
-    return { ok: true, action: { eventId: positionId(position), userId, action, entity: '', eventTimeMs, position } };
+    return { ok: true, actions: [{ eventId: positionId(position), userId, action, entity: '', eventTimeMs, position }] };
   };
 }
 

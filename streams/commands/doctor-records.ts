@@ -46,6 +46,7 @@ export async function checkRecords(config: LiveConfig, bundle: Bundle): Promise<
     else known.count += 1;
   };
   let read = 0;
+  let ignored = 0;
   let encoded = 0;
   let known = 0;
   const ranges = (await resolveRanges(kafka, topic, () => ({}))).map((range) => ({
@@ -61,28 +62,33 @@ export async function checkRecords(config: LiveConfig, bundle: Bundle): Promise<
         refuse(result.code, result.message);
         continue;
       }
-      const { action, entity } = result.action;
-      kinds.set(action, (kinds.get(action) ?? 0) + 1);
-      const token = tokenizer.token(result.action);
-      if (token.kind === 'refuse') refuse(token.code, token.message);
-      if (!bundle.config.actions.encoded.includes(action)) continue;
-      encoded += 1;
-      if (rows.has(entity)) known += 1;
+      if (result.partly !== undefined) refuse(result.partly.code, result.partly.message);
+      if (result.ignored === true) ignored += 1;
+      for (const { field, message } of result.invalid ?? []) refuse(`${field} left out`, message);
+      for (const one of result.actions) {
+        const { action, entity } = one;
+        kinds.set(action, (kinds.get(action) ?? 0) + 1);
+        const token = tokenizer.token(one);
+        if (token.kind === 'refuse') refuse(token.code, token.message);
+        if (!bundle.config.actions.encoded.includes(action)) continue;
+        encoded += 1;
+        if (rows.has(entity)) known += 1;
+      }
     }
   }
   if (read === 0) return `${topic} is empty`;
   const listed = [...refused].map(([code, { count: times, example }]) => `${code} ${count(times)}, such as ${example}`);
   const seen = `the newest ${count(read)} of ${topic}`;
   const problems: string[] = [];
-  const dead = [...refused.values()].reduce((sum, { count: times }) => sum + times, 0);
-  if (dead === read) problems.push(`none of ${seen} can be used: ${listed.join('; ')}`);
+  const used = [...kinds.values()].reduce((sum, times) => sum + times, 0);
+  if (used === 0 && ignored < read) problems.push(`none of ${seen} can be used: ${listed.join('; ')}`);
   if (misplaced.length > 0 && source === undefined) problems.push(misplacedText(misplaced, seen, partitions));
   if (encoded > 0 && known === 0) problems.push(`no entity of ${seen} is in the model: kafka.mapping.entity, and its namespace`);
   if (problems.length > 0) throw new PipelineError('CONFIG_INVALID', problems.join('\n'));
   const list = [...kinds].sort((a, b) => b[1] - a[1]).map(([kind, times]) => `${kind} ${count(times)}`);
   const share = encoded === 0 ? '' : `; ${Math.round((100 * known) / encoded)} % of their entities are in the model`;
-  const letters = dead === 0 ? '' : `; dead letters: ${listed.join('; ')}`;
-  return `${seen}: ${list.join(', ')}${share}${letters}`;
+  const letters = listed.length === 0 ? '' : `; dead letters: ${listed.join('; ')}`;
+  return `${seen}: ${list.join(', ')}${ignored === 0 ? '' : `; ignored ${count(ignored)}`}${share}${letters}`;
 }
 
 function misplacedText(misplaced: readonly Misplaced[], seen: string, partitions: number): string {

@@ -89,7 +89,7 @@ async function erase({ userId, live, clickhouse, signal }: ErasurePlace, { wait,
   const { decoder, prepare } = await readingOf(live);
   const isOfUser = (record: SourceRecord) => {
     const result = decoder.decode(record);
-    return result.ok && result.action.userId === userId;
+    return result.ok && result.actions.some((action) => action.userId === userId);
   };
   const kafka = kafkaClient(live.kafka);
   const parts: ErasureParts = {

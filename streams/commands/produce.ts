@@ -10,7 +10,7 @@ import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import { fixedSchemas } from '../../schemas/avro/schemas.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { loadConfig } from '../load-config.ts';
-import { producedValue } from '../produced-record.ts';
+import { producedValues } from '../produced-record.ts';
 import { rowInputs } from '../replay/row-inputs.ts';
 import { deploymentDecoder } from '../replay/source.ts';
 import { requireKafka } from '../require-kafka.ts';
@@ -49,11 +49,12 @@ export function addProduce(program: Command): void {
       const began = performance.now();
       let sent = 0;
       let refused = 0;
+      let ignored = 0;
       let batch: KeyedRecord[] = [];
       const flush = async () => {
         await producer.send(batch);
         sent += batch.length;
-        bar.update(sent + refused, '');
+        bar.update(Math.min(end, sent + refused + ignored), '');
         const dueMs = options.rate === undefined ? 0 : (1000 * sent) / options.rate - (performance.now() - began);
         if (dueMs > 0) await new Promise((resolve) => setTimeout(resolve, dueMs));
         batch = [];
@@ -67,8 +68,10 @@ export function addProduce(program: Command): void {
             refused += 1;
             continue;
           }
-          batch.push({ key: decoded.action.userId, value: producedValue(record, decoded.action, parts) });
-          if (batch.length === batchSize) await flush();
+          const [first] = decoded.actions;
+          if (first === undefined) ignored += 1;
+          else for (const value of producedValues(record, decoded.actions, parts)) batch.push({ key: first.userId, value });
+          if (batch.length >= batchSize) await flush();
         }
         if (batch.length > 0) await flush();
       } finally {
@@ -77,7 +80,8 @@ export function addProduce(program: Command): void {
         await producer.close();
       }
       const elapsedMs = performance.now() - began;
-      const rest = refused === 0 ? '' : `; ${count(refused)} rows of the files are no actions and were left out`;
+      const left = refused === 0 ? '' : `; ${count(refused)} rows of the files are no actions and were left out`;
+      const rest = `${left}${ignored === 0 ? '' : `; ${count(ignored)} are of kinds that the mapping ignores`}`;
       console.log(`produced ${count(sent)} events in ${duration(elapsedMs)} (${count((1000 * sent) / elapsedMs)}/s)${rest}`);
     });
 }

@@ -129,7 +129,7 @@ function traceReader(
   const isKey = (key: Uint8Array | null | undefined) => key != null && Buffer.from(key).toString() === userId;
   const decoded = (record: SourceRecord) => {
     const result = decoder.decode(record);
-    return result.ok ? result.action : undefined;
+    return result.ok ? result.actions[0] : undefined;
   };
   const trace = ({ position, key, value, timestampMs = 0 }: SourceRecord, more: Partial<Trace> = {}): Trace => ({
     partition: position.partition,

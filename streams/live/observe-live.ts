@@ -93,6 +93,13 @@ export class LiveTelemetry {
       this.#spans.step(id, seconds, events, batches);
     },
     failed: (id, error) => this.#spans.failed(id, error),
+    leftOut: ({ ignored, invalid }) => {
+      this.#metrics.ignored(ignored);
+      for (const [field, { count, example }] of invalid) {
+        this.#metrics.valuesInvalid(field, count);
+        this.#log.warn({ field, values: count, example }, 'a value that cannot be used is left out of its action');
+      }
+    },
     gathered: (batch) => this.#sampler.gathered(batch),
     run: (run) => this.#metrics.encoderRun(run),
   };

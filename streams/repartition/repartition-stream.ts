@@ -211,9 +211,11 @@ export class RepartitionStream {
     for (const record of records) {
       const { position, value, key = null, timestampMs, fault } = record;
       const decoded = decoder.decode(record);
-      const place = decoded.ok
-        ? { key: decoded.action.userId, partition: this.#partitionOf(decoded.action.userId) }
-        : { key, partition: position.partition % partitions };
+      const userId = decoded.ok ? decoded.actions[0]?.userId : undefined;
+      const place =
+        userId === undefined
+          ? { key, partition: position.partition % partitions }
+          : { key: userId, partition: this.#partitionOf(userId) };
       const outgoing: OutgoingRecord = {
         ...place,
         value: value as Uint8Array | null,

@@ -7,9 +7,9 @@ import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import { fixedSchemas } from '../../schemas/avro/schemas.ts';
 import { schemaIdsOf } from '../../schemas/avro/wire-format.ts';
 import type { Config } from '../../schemas/config.ts';
+import type { DecodeResult } from '../../schemas/decoded.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { Fault } from '../../schemas/record-fields.ts';
-import type { DecodeResult } from '../../schemas/record-mapping.ts';
 import { requireKafka } from '../require-kafka.ts';
 import { type BackfillSource, deploymentDecoder } from './source.ts';
 
@@ -74,7 +74,7 @@ export function deadLetterBackfill(given: Config, boundsOf: (partition: number) 
         const originals = records.map(originalOf).filter(({ position }) => position.topic !== topics.candidateRequests);
         await registry?.ensure(schemaIdsOf(originals));
         // All have one place: what was given up first was added first.
-        for (const { cut, ...original } of originals) visit(original, cut ?? decoder.decode(original), 0);
+        for (const { cut, ...original } of originals) visit(original, cut ?? decoder.decode(original), () => 0);
       }
       return ranges
         .map(({ topic, partition, from, to, topicId = '' }) => `${topic}/${partition} ${from}-${to} ${topicId}`.trimEnd())

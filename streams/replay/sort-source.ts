@@ -23,6 +23,10 @@ export interface SortedSource {
   /** What names the records. */
   readonly fingerprint: string;
   readonly records: number;
+  /** Of these, of kinds that are ignored. */
+  readonly ignored: number;
+  /** Optional values that could not be used, by field. */
+  readonly invalid: ReadonlyMap<string, number>;
 }
 
 const REPORT_EVERY = 10_000;
@@ -31,19 +35,25 @@ const REPORT_EVERY = 10_000;
 export async function sortSource(options: SortSourceOptions): Promise<SortedSource> {
   const { source, sort, tokenizer, erasureAction, untilMs = Number.POSITIVE_INFINITY, signal, onLetter, onRecords } = options;
   let records = 0;
-  const fingerprint = await source.scan((record, result, order) => {
+  let ignored = 0;
+  const invalid = new Map<string, number>();
+  const fingerprint = await source.scan((record, result, orderOf) => {
     records += 1;
     if (records % REPORT_EVERY === 0) onRecords?.(records);
     if (!result.ok) {
       onLetter?.(deadLetter(record, 'decode', result.code, result.message));
       return;
     }
-    const { action } = result;
-    if (action.eventTimeMs > untilMs) return;
-    const token = action.action === erasureAction ? undefined : tokenizer.token(action);
-    if (token?.kind === 'refuse')
-      onLetter?.({ ...deadLetter(record, 'sequence', token.code, token.message), action: action.action });
-    else sort.add(action, order);
+    if (result.partly !== undefined) onLetter?.(deadLetter(record, 'decode', result.partly.code, result.partly.message));
+    if (result.ignored === true) ignored += 1;
+    for (const { field } of result.invalid ?? []) invalid.set(field, (invalid.get(field) ?? 0) + 1);
+    for (const action of result.actions) {
+      if (action.eventTimeMs > untilMs) continue;
+      const token = action.action === erasureAction ? undefined : tokenizer.token(action);
+      if (token?.kind === 'refuse')
+        onLetter?.({ ...deadLetter(record, 'sequence', token.code, token.message), action: action.action });
+      else sort.add(action, orderOf(action));
+    }
   }, signal);
-  return { fingerprint, records };
+  return { fingerprint, records, ignored, invalid };
 }

@@ -7,14 +7,15 @@ import { type KafkaClient, kafkaClient } from '../../infra/kafka/kafka-client.ts
 import { partitionOf } from '../../infra/kafka/keyed-producer.ts';
 import { type OffsetRange, type RangeBounds, readRanges, resolveRanges } from '../../infra/kafka/range-reader.ts';
 import { SchemaRegistry } from '../../infra/kafka/schema-registry.ts';
-import type { SourceRecord } from '../../schemas/action.ts';
+import type { PositionedAction, SourceRecord } from '../../schemas/action.ts';
 import { createRecordDecoder, type RecordDecoder } from '../../schemas/avro/record-decoder.ts';
 import { fixedSchemas } from '../../schemas/avro/schemas.ts';
 import { schemaIdsOf } from '../../schemas/avro/wire-format.ts';
 import type { Config } from '../../schemas/config.ts';
+import type { DecodeResult } from '../../schemas/decoded.ts';
 import { placeRecord } from '../../schemas/erasure-place.ts';
 import { PipelineError } from '../../schemas/errors.ts';
-import { compileMapping, type DecodeResult } from '../../schemas/record-mapping.ts';
+import { compileMapping } from '../../schemas/record-mapping.ts';
 import { judgePlaces } from '../misplaced.ts';
 import { type LiveConfig, requireKafka } from '../require-kafka.ts';
 import { requireMappedFields } from '../require-mapped-fields.ts';
@@ -22,8 +23,11 @@ import { LogOrder } from './log-order.ts';
 import { rowInputs } from './row-inputs.ts';
 import type { PartitionedChange } from './shape-updates.ts';
 
-/** Takes a record, what it was decoded to, and what its user's events are sorted by. */
-export type Visit = (record: SourceRecord, result: DecodeResult, order: number) => void;
+/** Takes a record, what it was decoded to, and what each of its actions is sorted by among its user's. */
+export type Visit = (record: SourceRecord, result: DecodeResult, orderOf: (action: PositionedAction) => number) => void;
+
+/** The order of rows that bring no other. */
+export const byEventTime = ({ eventTimeMs }: PositionedAction): number => eventTimeMs;
 
 export interface BackfillSource {
   /** One pass, from first to last. @returns what names the records: the same text, the same records */
@@ -63,7 +67,7 @@ async function scanRows(config: Config, visit: Visit, signal: AbortSignal | unde
       for (const row of rows) {
         const record: SourceRecord = { position: { topic, partition: 0, offset: offset++ }, value: toValue(row) };
         const result = mapping.decode(record);
-        visit(record, result, result.ok ? result.action.eventTimeMs : 0);
+        visit(record, result, byEventTime);
       }
     }
     digests.push(`${hash.digest('hex')} ${input.format} ${JSON.stringify(input.mapping)}`);
@@ -126,10 +130,12 @@ export function joinedBackfill(given: Config, boundsOf: (partition: number) => R
     async scan(visit, signal) {
       // A range that the log does not have is told before months of rows are read.
       const partitions = await log.open();
-      const place: Visit = (record, result, order) => {
-        if (!result.ok) return visit(record, result, order);
-        const position = { ...record.position, partition: partitionOf(result.action.userId, partitions) };
-        visit({ ...record, position }, { ok: true, action: { ...result.action, position } }, order - BEFORE_LOG);
+      const place: Visit = (record, result, orderOf) => {
+        const [first] = result.ok ? result.actions : [];
+        if (!result.ok || first === undefined) return visit(record, result, orderOf);
+        const position = { ...record.position, partition: partitionOf(first.userId, partitions) };
+        const actions = result.actions.map((action) => ({ ...action, position }));
+        visit({ ...record, position }, { ...result, actions }, (action) => orderOf(action) - BEFORE_LOG);
       };
       return [await scanRows(config, place, signal), await log.scan(visit, signal)].join('\n');
     },
@@ -177,14 +183,16 @@ class Log {
     const orders = await this.#orders(signal);
     for await (const records of readRanges(this.#kafka, this.#actions, this.#limits, signal)) {
       await this.#registry?.ensure(schemaIdsOf(records));
-      for (const record of records)
-        visit(record, decoder.decode(record), orders.get(record.position.partition)!.ofAction(record));
+      for (const record of records) {
+        const order = orders.get(record.position.partition)!.ofAction(record);
+        visit(record, decoder.decode(record), () => order);
+      }
     }
     const places: PartitionedChange[] = [];
     for (const [partition, order] of orders)
       for (const { record, order: at, place } of order.erasures()) {
         await this.#registry?.ensure(schemaIdsOf([record]));
-        visit(record, decoder.decode(record), at);
+        visit(record, decoder.decode(record), () => at);
         places.push({ partition, ...placeRecord(place) });
       }
     this.#places = places;

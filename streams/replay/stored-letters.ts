@@ -7,12 +7,13 @@ import { SchemaRegistry } from '../../infra/kafka/schema-registry.ts';
 import type { SourceRecord } from '../../schemas/action.ts';
 import { schemaIdsOf } from '../../schemas/avro/wire-format.ts';
 import type { Config } from '../../schemas/config.ts';
+import type { DecodeResult } from '../../schemas/decoded.ts';
 import { PipelineError } from '../../schemas/errors.ts';
-import { compileMapping, type DecodeResult } from '../../schemas/record-mapping.ts';
+import { compileMapping } from '../../schemas/record-mapping.ts';
 import { requireKafka } from '../require-kafka.ts';
 import { whyCut } from './dead-letter-source.ts';
 import { rowInputs } from './row-inputs.ts';
-import { type BackfillSource, deploymentDecoder } from './source.ts';
+import { type BackfillSource, byEventTime, deploymentDecoder } from './source.ts';
 
 /** Decodes a letter's original as the configuration says now. */
 type Decode = (record: SourceRecord) => DecodeResult;
@@ -36,15 +37,14 @@ export function storedLettersBackfill(config: Config, runId: string): BackfillSo
           const records = rows.filter(({ topic }) => topic !== config.kafka?.topics.candidateRequests);
           const ofLog = records.filter(({ topic }) => log.has(topic)).map(logRecord);
           await registry?.ensure(schemaIdsOf(ofLog));
-          for (const { cut, ...record } of ofLog) visit(record, cut ?? log.get(record.position.topic)!(record), 0);
+          for (const { cut, ...record } of ofLog) visit(record, cut ?? log.get(record.position.topic)!(record), () => 0);
           for (const row of records) {
             hash.update(JSON.stringify(row));
             if (log.has(row.topic)) continue;
             const decode = inputs.get(row.topic);
             if (decode === undefined) throw unknownPlace(row, [...log.keys(), ...inputs.keys()]);
             const record = { position: positionOf(row), value: rowValue(row.original) };
-            const result = decode(record);
-            visit(record, result, result.ok ? result.action.eventTimeMs : 0);
+            visit(record, decode(record), byEventTime);
           }
         }
         return hash.digest('hex');

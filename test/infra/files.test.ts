@@ -37,7 +37,7 @@ const jsonl = (path: string): FileSource => ({ path, format: 'jsonl', mapping })
 const merged = (source: MergedFiles, from?: number, to?: number) =>
   [...source.records(from, to)].map((entry) => {
     const result = source.decode(entry);
-    return result.ok ? `${result.action.userId}@${result.action.eventTimeMs}` : result.code;
+    return result.ok ? result.actions.map(({ userId, eventTimeMs }) => `${userId}@${eventTimeMs}`).join('+') : result.code;
   });
 
 describe('CSV files are read row by row, and a bad row never ends the file', () => {

@@ -383,6 +383,7 @@ describe('metrics', () => {
       unavailable: [{ topic: 't', code: 'TOPICS_INVALID' }],
     });
     metrics.misplaced('t');
+    metrics.valuesInvalid('value', 1);
     metrics.buffered(at, 1);
     metrics.inFlight(3, 1);
     metrics.restore(3, 1, 1);

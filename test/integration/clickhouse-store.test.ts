@@ -126,6 +126,7 @@ describe('the sink stores a batch once, and progress last', () => {
       partition: 0,
       offset: 0,
       recorded_at: '1996-06-01 00:00:00.000',
+      part: 0,
     });
     const newest = of('embeddings').findLast(({ userId }) => userId === 'user-3')!;
     const stored = (await latestEmbeddings(clickhouse, 'whole', ['user-3', 'nobody'])).get('user-3')!;

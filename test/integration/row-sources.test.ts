@@ -37,7 +37,7 @@ async function eventsOf(source: BackfillSource): Promise<UserAction[]> {
   const events: UserAction[] = [];
   await source.scan((_, result) => {
     if (!result.ok) throw new Error(result.message);
-    events.push(bare(result.action));
+    events.push(...result.actions.map(bare));
   });
   return events;
 }
@@ -182,10 +182,10 @@ describe('rows of files and tables', { timeout: 120_000 }, () => {
     const merged = await openFileSource(await rowInputs(withSource({ files: [mapped('even.avro', 'avro')], clickhouse: [odd] })));
     const whole = await openFileSource([mapped('ratings.csv', 'csv')]);
     const actions = (from: typeof merged) =>
-      [...from.records()].map((record) => {
+      [...from.records()].flatMap((record) => {
         const result = from.decode(record);
         if (!result.ok) throw new Error(result.message);
-        return bare(result.action);
+        return result.actions.map(bare);
       });
     const [both, one] = [actions(merged), actions(whole)];
     const ofUser = (events: UserAction[], user: string) => events.filter(({ userId }) => userId === user);

@@ -80,7 +80,7 @@ export const decoder: Decoder = {
     const row = value as Record<string, unknown>;
     if (row['throws']) throw new Error('decoder blew up');
     if (row['bad']) return { ok: false, code: 'FIELD_MISSING', message: 'userId is missing' };
-    return { ok: true, action: actionOf(row as unknown as EventSpec, position.offset, position.partition) };
+    return { ok: true, actions: [actionOf(row as unknown as EventSpec, position.offset, position.partition)] };
   },
 };
 

@@ -3,7 +3,7 @@ import type { PositionedAction, SourceRecord } from '../../schemas/action.ts';
 import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import { type ConfigInput, parseConfig } from '../../schemas/config.ts';
 import { compileMapping } from '../../schemas/record-mapping.ts';
-import { producedValue } from '../../streams/produced-record.ts';
+import { producedValues } from '../../streams/produced-record.ts';
 import { deploymentDecoder } from '../../streams/replay/source.ts';
 import { requireKafka } from '../../streams/require-kafka.ts';
 
@@ -29,12 +29,12 @@ function produced(kafka: Partial<NonNullable<ConfigInput['kafka']>>, row: Source
   );
   const decoder = deploymentDecoder(config, undefined);
   const record: SourceRecord = { position: { topic: 'in.jsonl', partition: 0, offset: 6 }, value: row };
-  const decoded = compileMapping(MAPPING).decode(record) as { readonly action: PositionedAction };
-  const value = producedValue(record, decoded.action, { config, codec: new AvroCodec(), decoder });
+  const decoded = compileMapping(MAPPING).decode(record) as { readonly actions: readonly PositionedAction[] };
+  const [value] = producedValues(record, decoded.actions, { config, codec: new AvroCodec(), decoder }) as [Buffer];
   return {
     value,
     read: decoder.decode({ position: { topic: 'user-actions', partition: 0, offset: 3 }, value, key: null }),
-    action: decoded.action,
+    action: decoded.actions[0]!,
   };
 }
 
@@ -47,7 +47,7 @@ describe('what produce writes is what the configuration reads', () => {
   ])('%s', (_, kafka) => {
     const { read, action } = produced(kafka);
     const { eventId: _id, position: _position, ...same } = action;
-    expect(read).toMatchObject({ ok: true, action: same });
+    expect(read).toMatchObject({ ok: true, actions: [same] });
   });
 
   it('a row goes as it is where a mapping reads rows: fields that nobody mapped stay', () => {

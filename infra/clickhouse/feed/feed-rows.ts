@@ -14,7 +14,18 @@ export const FEED_COLUMNS = {
   embeddings: [...TABLE_COLUMNS.embeddings, 'published_at', 'expires_at'],
   scores: [...TABLE_COLUMNS.scores, 'published_at'],
   quality: [...TABLE_COLUMNS.quality, 'published_at'],
-  outcomes: ['run_id', 'user_id', 'topic', 'partition', 'offset', 'event_time', 'action', 'disposition', 'published_at'],
+  outcomes: [
+    'run_id',
+    'user_id',
+    'topic',
+    'partition',
+    'offset',
+    'event_time',
+    'action',
+    'disposition',
+    'published_at',
+    'event_id',
+  ],
   dead_letters: [...TABLE_COLUMNS.dead_letters, 'published_at', 'user_id', 'cut_from'],
 } as const;
 
@@ -93,15 +104,16 @@ export class FeedReader {
   #action(record: SourceRecord, { tables, cuts }: FeedRows): boolean {
     const decoded = this.#options.decoder.decode(record);
     if (!decoded.ok) return false;
-    const { action } = decoded;
-    const { userId, position } = action;
     const atMs = timeOf(record);
     const { topics, erasureAction, runId } = this.#options;
-    if (action.action === erasureAction)
-      cuts.push({ userId, scope: 'actions', position, byOffset: position.topic === topics.userActions, erasedAtMs: atMs });
-    else {
-      const json = withCells(actionRow(runId, action, ''), timeText(atMs));
-      tables.actions.push({ userId, atMs, input: position, json });
+    for (const action of decoded.actions) {
+      const { userId, position } = action;
+      if (action.action === erasureAction)
+        cuts.push({ userId, scope: 'actions', position, byOffset: position.topic === topics.userActions, erasedAtMs: atMs });
+      else {
+        const json = withCells(actionRow(runId, action, ''), timeText(atMs));
+        tables.actions.push({ userId, atMs, input: position, json });
+      }
     }
     return true;
   }
@@ -169,9 +181,24 @@ export class FeedReader {
   }
 }
 
-function outcomeRow(runId: string, { userId, position, eventTimeMs, action, disposition }: ActionOutcome, atMs: number): string {
+function outcomeRow(
+  runId: string,
+  { userId, eventId, position, eventTimeMs, action, disposition }: ActionOutcome,
+  atMs: number,
+): string {
   const { topic, partition, offset } = position;
-  return JSON.stringify([runId, userId, topic, partition, offset, timeText(eventTimeMs), action, disposition, timeText(atMs)]);
+  return JSON.stringify([
+    runId,
+    userId,
+    topic,
+    partition,
+    offset,
+    timeText(eventTimeMs),
+    action,
+    disposition,
+    timeText(atMs),
+    eventId,
+  ]);
 }
 
 const timeOf = ({ timestampMs = 0 }: SourceRecord): number => Math.max(0, timestampMs);

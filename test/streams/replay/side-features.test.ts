@@ -55,7 +55,7 @@ async function lived(): Promise<InMemorySequenceStore> {
   const decoder = {
     decode: ({ position }: { position: PositionedAction['position'] }) => ({
       ok: true as const,
-      action: actions[position.offset]!,
+      actions: [actions[position.offset]!],
     }),
   };
   const batches = actions.map(({ position }, i) => ({

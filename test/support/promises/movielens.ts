@@ -30,8 +30,7 @@ export async function movielens(events: number): Promise<UserAction[]> {
   for (const { record } of files.records(0, Math.min(events, files.total))) {
     const decoded = mappings.get(record.position.topic)!.decode(record);
     if (!decoded.ok) continue;
-    const { position: _, ...action } = decoded.action;
-    actions.push(action);
+    for (const { position: _, ...action } of decoded.actions) actions.push(action);
   }
   return actions;
 }

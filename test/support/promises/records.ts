@@ -87,7 +87,8 @@ export async function spoiltRecordsBecomeDeadLetters(
   const isRefused = (value: Buffer | null): boolean => {
     const position = { topic: topics.userActions, partition: 0, offset: 0 };
     const result = decoder.decode({ position, value, key: null, timestampMs: Date.now() });
-    return !result.ok || !/^item:([1-9]\d?|[12]\d\d|300)$/.test(result.action.entity) || result.action.action !== 'view';
+    const [action] = result.ok ? result.actions : [];
+    return action === undefined || !/^item:([1-9]\d?|[12]\d\d|300)$/.test(action.entity) || action.action !== 'view';
   };
   const spoil = (action: UserAction): Buffer | null => {
     for (;;) {

@@ -3,6 +3,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Admin } from 'kafkajs';
 import { changelogOf, withAdmin } from '../../../../infra/kafka/topics.ts';
+import { patiently } from '../../../../streams/patience.ts';
 import { liveEvents } from '../../live-bundle.ts';
 import type { Instance, LiveWorld } from '../../live-world.ts';
 import { type Shown, sleep } from '../promise.ts';
@@ -75,5 +76,6 @@ async function refusal(instance: Instance, code: string, topic: string): Promise
   return exit === 2 ? [] : [`it ended with ${exit}, not 2`];
 }
 
+/** Again, where a broker is not ready for it: what is changed here is the same the second time. */
 const administer = <T>(world: LiveWorld, change: (admin: Admin) => Promise<T>): Promise<T> =>
-  withAdmin(world.kafka, 'changing the topics', change);
+  patiently(() => withAdmin(world.kafka, 'changing the topics', change), { attempts: 5 });
