@@ -1,8 +1,8 @@
 /** Topics that somebody changes under a deployment: made anew, grown, emptied. Each is refused with its name, and nothing is lost unseen. */
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Admin } from 'kafkajs';
-import { changelogOf, withAdmin } from '../../../../infra/kafka/topics.ts';
+import kafkajs, { type Admin } from 'kafkajs';
+import { changelogOf, topicSpecs, withAdmin } from '../../../../infra/kafka/topics.ts';
 import { patiently } from '../../../../streams/patience.ts';
 import { liveEvents } from '../../live-bundle.ts';
 import type { Instance, LiveWorld } from '../../live-world.ts';
@@ -56,7 +56,10 @@ export async function aChangelogWithoutItsHeadIsRefused(world: LiveWorld): Promi
   await administer(world, async (admin) => {
     const ends = await admin.fetchTopicOffsets(topic);
     const partitions = ends.map(({ partition, high }) => ({ partition, offset: String(Math.max(0, Number(high) - 3)) }));
+    // Of a topic that is only compacted, brokers delete nothing: somebody has had it otherwise for a while.
+    await setPolicy(admin, world, topic, 'compact,delete');
     await admin.deleteTopicRecords({ topic, partitions });
+    await setPolicy(admin, world, topic, 'compact');
   });
   await world.produce(liveEvents({ events: 100, users: 200, from: 520 }));
   const instance = await world.start('a');
@@ -64,6 +67,16 @@ export async function aChangelogWithoutItsHeadIsRefused(world: LiveWorld): Promi
   const consumed = await world.consumed();
   if (consumed > 520) problems.push(`${consumed - 520} records were processed by a state that is not whole`);
   return { facts: { consumed }, problems };
+}
+
+/** All other settings of the topic stay as they are to be. */
+async function setPolicy(admin: Admin, world: LiveWorld, topic: string, policy: string): Promise<void> {
+  const settings = topicSpecs(world.config.kafka).find(({ name }) => name === topic)!.settings;
+  const configEntries = Object.entries({ ...settings, 'cleanup.policy': policy }).map(([name, value]) => ({ name, value }));
+  await admin.alterConfigs({
+    validateOnly: false,
+    resources: [{ type: kafkajs.ConfigResourceTypes.TOPIC, name: topic, configEntries }],
+  });
 }
 
 /** It says the code and the topic's name, and ends with 2. */
