@@ -5,7 +5,8 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { Kafka } from 'kafkajs';
+import kafkajs, { type Kafka } from 'kafkajs';
+import { compressFrameSync, decompressFrameSync } from 'lz4-napi';
 import { ActionProducer } from '../infra/kafka/action-producer.ts';
 import { startKafka } from '../infra/kafka/broker/start-kafka.ts';
 import { createTopics } from '../infra/kafka/change-topics.ts';
@@ -176,7 +177,13 @@ async function throughput(bundle: Bundle, config: LiveConfig, events: number): P
   return (1000 * committed) / (endedMs - runningMs);
 }
 
+/** kafkajs' own consumer, as its users set it up: it unpacks, and does nothing else. */
 async function bareConsumer(kafka: Kafka, topic: string, events: number): Promise<number> {
+  const { CompressionCodecs, CompressionTypes } = kafkajs;
+  CompressionCodecs[CompressionTypes.LZ4] = () => ({
+    compress: async ({ buffer }: { buffer: Buffer }) => compressFrameSync(buffer),
+    decompress: async (buffer: Buffer) => decompressFrameSync(buffer),
+  });
   const consumer = kafka.consumer({ groupId: `bare-${Date.now()}`, maxBytesPerPartition: 2 ** 20 });
   await consumer.connect();
   await consumer.subscribe({ topics: [topic], fromBeginning: true });
@@ -186,6 +193,7 @@ async function bareConsumer(kafka: Kafka, topic: string, events: number): Promis
     joinedMs = performance.now();
   });
   const rate = await new Promise<number>((resolve, reject) => {
+    consumer.on(consumer.events.CRASH, ({ payload }) => reject(payload.error));
     consumer
       .run({
         autoCommit: false,

@@ -1,9 +1,12 @@
 /** Reads the time of an event exactly, and refuses one that cannot be true. */
+import { isoMs } from './iso-time.ts';
 import type { KindMapping } from './mapping-config.ts';
-import { compilePath, Fault, missing, numberOf, type Row, shown } from './record-fields.ts';
+import { compilePath, Fault, missing, numberOf, type OnInvalid, type Row, shown } from './record-fields.ts';
 
 /** The last millisecond that the stores can hold (2286-11-20). */
 const MAX_TIME_MS = 9_999_999_999_999;
+/** Before this, a time that a thousandfold would be of our days looks as if its unit were another: 1980. */
+const LONG_AGO_MS = 315_532_800_000;
 
 export interface TimeBounds {
   /** Earliest credible event time, ms since the epoch. @default 0 */
@@ -14,53 +17,56 @@ export interface TimeBounds {
   readonly now?: () => number;
 }
 
-/** Reads a field as a time, ms since the epoch: a whole number of its unit, or ISO 8601 text. */
+type Unit = KindMapping['eventTime']['unit'];
+
+/** Of a unit, how many make a second. */
+const PER_SECOND: Readonly<Record<Exclude<Unit, 'iso'>, number>> = { s: 1, ms: 1e3, us: 1e6, ns: 1e9 };
+
+/**
+ * Reads a field as a time, ms since the epoch: a number of its unit, whose fractions of a millisecond are cut, or ISO 8601 text. Where a
+ * unit of numbers is given, a text that is a date is one too: archives have as dates what topics have as numbers.
+ *
+ * @param onInvalid told of times that look a thousand times off
+ */
 export function compileTime(
   { field, unit }: KindMapping['eventTime'],
   { minMs = 0, maxFutureMs = 86_400_000, now = Date.now }: TimeBounds,
+  onInvalid: OnInvalid = () => undefined,
 ): (row: Row) => number | Fault {
   const read = compilePath(field);
   const invalid = (problem: string) => new Fault('TIME_INVALID', `field '${field}' ${problem}`);
   return (row) => {
     const value = read(row);
     if (value === undefined || value === null || value === '') return missing(field);
-    let ms: number;
-    if (unit === 'iso') {
-      ms = typeof value === 'string' ? isoMs(value) : Number.NaN;
-      if (Number.isNaN(ms)) return invalid(`must be an ISO 8601 time, found ${shown(value)}`);
-    } else {
-      const number = numberOf(value);
-      if (!Number.isInteger(number)) return invalid(`must be a whole number of ${unit}, found ${shown(value)}`);
-      ms = unit === 'ms' ? number : unit === 's' ? number * 1_000 : Math.floor(number / 1_000);
-    }
+    const iso = typeof value === 'string' ? isoMs(value) : Number.NaN;
+    const ms = unit === 'iso' || !Number.isNaN(iso) ? iso : msOf(value, unit);
+    if (Number.isNaN(ms))
+      return invalid(`must be ${unit === 'iso' ? 'an ISO 8601 time' : `a number of ${unit}`}, found ${shown(value)}`);
     if (ms < minMs) return invalid(`is ${shown(value)}, before time.minMs (${minMs})`);
     if (ms > MAX_TIME_MS) return invalid(`is ${shown(value)} ${unit}, later than any time we can hold: is the unit right?`);
     const clock = now();
     if (ms > clock + maxFutureMs)
       return invalid(`is ${shown(value)}, ${ms - clock} ms ahead of the clock; time.maxFutureMs allows ${maxFutureMs}`);
+    if (ms < LONG_AGO_MS && Number.isNaN(iso) && ms * 1_000 > LONG_AGO_MS && ms * 1_000 <= clock + maxFutureMs)
+      onInvalid(
+        'eventTime',
+        `field '${field}' is ${shown(value)} ${unit}, which is ${dayOf(ms)}; a thousand times that is ${dayOf(1_000 * ms)}: is the unit right?`,
+      );
     return ms;
   };
 }
 
-const ISO = /^(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?\s?(Z|z|[+-]\d\d(?::?\d\d)?)?)?$/;
+const dayOf = (ms: number): string => new Date(ms).toISOString().slice(0, 10);
 
-/** ISO 8601 to ms, without the engine's leniency (a 30th of February is no date) and without the machine's time zone. */
-function isoMs(text: string): number {
-  const match = ISO.exec(text.trim());
-  if (match === null) return Number.NaN;
-  const [, year, month, day, hour = '0', minute = '0', second = '0', fraction = '', zone = 'Z'] = match;
-  const midnight = Date.UTC(Number(year), Number(month) - 1, Number(day));
-  const date = new Date(midnight);
-  if (date.getUTCMonth() !== Number(month) - 1 || date.getUTCDate() !== Number(day)) return Number.NaN;
-  if (Number(hour) > 23 || Number(minute) > 59 || Number(second) > 60) return Number.NaN;
-  const sinceMidnight =
-    Number(hour) * 3_600_000 + Number(minute) * 60_000 + Number(second) * 1_000 + Number(fraction.slice(0, 3).padEnd(3, '0'));
-  return midnight + sinceMidnight - zoneMs(zone);
-}
-
-function zoneMs(zone: string): number {
-  if (zone === 'Z' || zone === 'z') return 0;
-  const digits = zone.slice(1).replace(':', '').padEnd(4, '0');
-  const minutes = Number(digits.slice(0, 2)) * 60 + Number(digits.slice(2));
-  return (zone[0] === '-' ? -minutes : minutes) * 60_000;
+/** NaN for what is no number. Whole numbers given as text are exact however long they are. */
+function msOf(value: unknown, unit: Exclude<Unit, 'iso'>): number {
+  const perMs = PER_SECOND[unit] / 1_000;
+  if (typeof value === 'string' && perMs > 1) {
+    const digits = /^\s*\+?(\d{1,30})\s*$/.exec(value)?.[1];
+    if (digits !== undefined) return Number(digits.slice(0, -Math.log10(perMs)) || '0');
+  }
+  const number = numberOf(value);
+  if (!Number.isFinite(number)) return Number.NaN;
+  // Of a number that is exact to 53 bits, the last of them is noise: 964982703.123 s is 123 ms, and not 122.
+  return Math.floor((number / perMs) * (1 + Number.EPSILON));
 }

@@ -45,7 +45,7 @@ const keys = {
   entity: variable,
   /** Path of a numeric field; a record without it has no value, and one that has something else there neither. */
   value: valueField.optional(),
-  eventTime: z.strictObject({ field: path, unit: z.enum(['s', 'ms', 'us', 'iso']) }),
+  eventTime: z.strictObject({ field: path, unit: z.enum(['s', 'ms', 'us', 'ns', 'iso']) }),
   /** Context entries: name → path. */
   context: z.record(z.string(), contextField).optional(),
   /**

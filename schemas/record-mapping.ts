@@ -28,6 +28,8 @@ export interface CompiledMapping {
   readonly decodeRow: (row: Row, position: SourcePosition) => DecodeResult;
   /** Paths that it names, distinct. */
   readonly fields: readonly string[];
+  /** What no entry takes is ignored: records without a value too. */
+  readonly ignoresRest: boolean;
 }
 
 /** The fields of `UserAction` as they are. */
@@ -69,7 +71,7 @@ export function compileMapping(mapping: RecordMapping, options: RecordMappingOpt
 export const compileUserAction = (options: RecordMappingOptions = {}): CompiledMapping =>
   whole(compileKind(USER_ACTION, compileWholeContext('context'), options), USER_ACTION, options);
 
-const IGNORED: Decoded = { ok: true, actions: [], ignored: true };
+export const IGNORED: Decoded = { ok: true, actions: [], ignored: true };
 
 /**
  * The paths that a mapping names, with the key of the mapping that does.
@@ -119,7 +121,8 @@ function whole(
     const row = rowOf(record.value, maxRecordBytes);
     return row instanceof Fault ? refuse(row) : decodeRow(row, record.position);
   };
-  return { decode, decodeRow, fields: [...new Set(mappedPaths(mapping).map(({ path }) => path))] };
+  const ignoresRest = entriesOf(mapping).some(({ when, mapping: kind }) => when === undefined && kind === undefined);
+  return { decode, decodeRow, fields: [...new Set(mappedPaths(mapping).map(({ path }) => path))], ignoresRest };
 }
 
 function compileKind(
@@ -132,7 +135,6 @@ function compileKind(
   const readUser = text('userId', mapping.userId);
   const readKind = text('action', mapping.action);
   const readEntity = text('entity', mapping.entity);
-  const readTime = compileTime(mapping.eventTime, options);
   const readValue = mapping.value === undefined ? undefined : numberReader(mapping.value);
 
   // Decoding is synchronous: one record at a time.
@@ -141,6 +143,7 @@ function compileKind(
     invalid ??= [];
     invalid.push({ field, message });
   };
+  const readTime = compileTime(mapping.eventTime, options, onInvalid);
   const actionOf = (row: Row, position: SourcePosition): PositionedAction | Fault => {
     const eventId = readEventId === undefined ? positionId(position) : readEventId(row);
     if (eventId instanceof Fault) return eventId;

@@ -23,7 +23,8 @@ export async function requireMappedFields(
   if (mapping === undefined || valueFormat !== 'avro') return;
   const subject = `${actionSourceOf({ topics })}-value`;
   const schema = registry === undefined ? { text: SCHEMA_TEXTS.UserAction } : await registry.latest(subject);
-  if (schema === undefined) return;
+  // The paths of other schemas are not checked.
+  if (schema === undefined || (schema.schemaType ?? 'AVRO') !== 'AVRO') return;
   const problems = fieldsNotIn(schema, mapping);
   if (problems.length === 0) return;
   const where = registry === undefined ? 'the schema of UserAction' : `the newest schema of subject '${subject}'`;

@@ -5,9 +5,10 @@ import { type DecodeResult, refuse } from '../decoded.ts';
 import { compileTime, type TimeBounds } from '../event-time.ts';
 import type { RecordMapping } from '../mapping-config.ts';
 import { compileNumber, Fault, MAX_ID_LENGTH, type Row, readId } from '../record-fields.ts';
-import { type CompiledMapping, compileMapping, compileUserAction, positionId } from '../record-mapping.ts';
+import { type CompiledMapping, compileMapping, compileUserAction, IGNORED, positionId } from '../record-mapping.ts';
 import { DEFAULT_MAX_RECORD_BYTES, rowOf } from '../record-row.ts';
 import { AvroCodec } from './avro-codec.ts';
+import { FrameReader } from './frame-reader.ts';
 import type { PositionedRequest } from './requests.ts';
 import type { RecordName, SchemaDirectory } from './schemas.ts';
 import { isFramed } from './wire-format.ts';
@@ -40,7 +41,7 @@ export interface RecordDecoder {
 /**
  * Makes the decoder of a deployment's topics.
  *
- * - **userActions** as `valueFormat` and `mapping` say, framed Avro also where JSON is expected; ids and times are held to the same bounds with a mapping or without
+ * - **userActions** as `valueFormat` and `mapping` say; in a registry's frame as the schema's type says, Avro, JSON or Protobuf; ids and times are held to the same bounds with a mapping or without
  * - **erasures** the key is the user's id; the value nothing, an Avro `Erasure` or its JSON. An action of kind
  *   `erasureAction` at the record's timestamp
  * - **candidateRequests** an Avro `CandidateRequest` or its JSON, of at most 10,000 entities and 10,000 denied, `topK` up to 1,000
@@ -56,7 +57,7 @@ export function createRecordDecoder(options: RecordDecoderOptions): RecordDecode
   const fieldsOf = (name: RecordName, value: SourceRecord['value']): Row | Fault =>
     isFramed(value) ? codec.decodeFields(name, value) : rowOf(value, maxRecordBytes);
 
-  const decodeAction = avroOrJson(codec, compiled, valueFormat, mapping !== undefined);
+  const decodeAction = avroOrJson(new FrameReader(options), codec, compiled, valueFormat, mapping !== undefined);
   const decodeErasure = erasureDecoder(fieldsOf, erasureAction, options);
   const requestOf = requestDecoder(fieldsOf, options);
   const decodeRequest = (record: SourceRecord): DecodeRequestResult =>
@@ -72,6 +73,7 @@ export function createRecordDecoder(options: RecordDecoderOptions): RecordDecode
 }
 
 function avroOrJson(
+  frames: FrameReader,
   codec: AvroCodec,
   compiled: CompiledMapping,
   valueFormat: KafkaConfig['valueFormat'],
@@ -79,9 +81,12 @@ function avroOrJson(
 ): (record: SourceRecord) => DecodeResult {
   return (record) => {
     const { value, position } = record;
+    if (value === null && compiled.ignoresRest) return IGNORED;
     if (value === null) return refuse(new Fault('RECORD_MALFORMED', 'no value: only erasures are records without one'));
     // No JSON begins with the byte 0.
     if (valueFormat === 'json' && !isFramed(value)) return compiled.decode(record);
+    const framed = isFramed(value) ? frames.rowOf(value, valueFormat) : undefined;
+    if (framed !== undefined) return framed instanceof Fault ? refuse(framed) : compiled.decodeRow(framed, position);
     if (!(value instanceof Uint8Array)) return refuse(new Fault('RECORD_MALFORMED', `Avro is bytes, found a ${typeof value}`));
     const row = mapped ? codec.decodeRow(value) : codec.decodeFields('UserAction', value);
     return row instanceof Fault ? refuse(row) : compiled.decodeRow(row, position);

@@ -146,10 +146,74 @@ describe('an event time is exact and credible', () => {
     expect(timeOf('2009-12-14', 'iso')).toBe(1260748800000);
   });
 
+  it('with fractions that are cut to milliseconds, however long the number is', () => {
+    for (const time of [964982703.5, '964982703.5', '964982703.5009']) expect(timeOf(time, 's')).toBe(964982703500);
+    expect(timeOf(964982703.123, 's')).toBe(964982703123);
+    expect(timeOf('1260759144001.9', 'ms')).toBe(1260759144001);
+    expect(timeOf('1704067200123456789', 'ns')).toBe(1704067200123);
+    expect(timeOf('1704067200123000000', 'ns')).toBe(1704067200123);
+    expect(timeOf(1704067200123000000, 'ns')).toBe(1704067200123);
+    expect(timeOf('999', 'us')).toBe(0);
+  });
+
+  it('in the forms that databases, Java and Go print', () => {
+    const noon = Date.UTC(2024, 0, 1, 10);
+    for (const text of [
+      '2024-01-01 10:00:00 UTC',
+      '2024-01-01T10:00:00 GMT',
+      '20240101T100000Z',
+      '20240101T1000Z',
+      '2024/01/01 10:00:00',
+      '2024-01-01T11:00:00+01:00[Europe/Berlin]',
+      '2024-01-01 15:00:00.000000 +0500',
+      '2024-01-01 10:00:00.123 +0000 UTC',
+      '2024-01-01 11:00:00+01',
+    ])
+      expect(Math.floor(Number(timeOf(text, 'iso')) / 1_000), text).toBe(noon / 1_000);
+    expect(timeOf('2024-01-01T24:00:00Z', 'iso')).toBe(Date.UTC(2024, 0, 2));
+  });
+
+  it('as a date where its archive has dates: one mapping serves a topic and its files', () => {
+    for (const unit of ['s', 'ms', 'us', 'ns'] as const)
+      expect(timeOf('2024-01-01 10:00:00.000000', unit)).toBe(Date.UTC(2024, 0, 1, 10));
+  });
+
+  it('and told where a thousandfold would be of our days', () => {
+    const told = (timestamp: number, unit: 's' | 'ms') => {
+      const result = decode({ ...row, timestamp }, { eventTime: { field: 'timestamp', unit } });
+      return result.ok ? result.invalid : result;
+    };
+    expect(told(1_704_067_200, 'ms')).toEqual([
+      {
+        field: 'eventTime',
+        message:
+          "field 'timestamp' is 1704067200 ms, which is 1970-01-20; a thousand times that is 2024-01-01: is the unit right?",
+      },
+    ]);
+    for (const [time, unit] of [
+      [1_704_067_200, 's'],
+      [5, 'ms'],
+      [86_400, 's'],
+    ] as const)
+      expect(told(time, unit)).toBeUndefined();
+  });
+
   it('or it is refused', () => {
-    for (const time of ['soon', 'NaN', Number.NaN, 1.5, '1.5', true, {}, '-1', 1e300])
+    for (const time of ['soon', 'NaN', Number.NaN, true, {}, '-1', 1e300, '0x10', '20240101'.repeat(4)])
       expect(timeOf(time, 's')).toBe('TIME_INVALID');
-    for (const time of ['2009-02-30', '2009-13-01', '2009-12-14T25:00:00Z', 'yesterday', 5])
+    for (const time of [
+      '2009-02-30',
+      '2009-13-01',
+      '2009-12-14T25:00:00Z',
+      '2009-12-14T24:00:01Z',
+      '2024-001',
+      '2024-01-01T10:00:00[Europe/Berlin]',
+      '2024-01-01T10:00:00 CET',
+      '1 Jan 2024',
+      '20240101',
+      'yesterday',
+      5,
+    ])
       expect(timeOf(time, 'iso')).toBe('TIME_INVALID');
   });
 
