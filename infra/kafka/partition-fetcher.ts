@@ -50,6 +50,10 @@ const FIRST_DELAY_MS = 200;
 /** After a connection that was cut, the first time, ms. */
 const AT_ONCE_MS = 25;
 const LAST_DELAY_MS = 5_000;
+/** What takes longer to unpack is left behind: others are asked for without it, ms. */
+const UNPACKED_WITHIN_MS = 10;
+/** How long a leader waits for news of the others meanwhile, ms. */
+const WAIT_BESIDE_MS = 20;
 /** A partition stands when it failed so often in a row: a leader that moves, a bit that flips on the way, mend by themselves. */
 const STANDS_AFTER = 3;
 
@@ -194,19 +198,27 @@ export class PartitionFetcher {
     try {
       const answer = await fetchRaw(await this.#cluster.broker(leader), {
         isolationLevel: READ_COMMITTED,
-        maxWaitTime: maxWaitMs,
+        // One that is being unpacked is to be asked for soon after.
+        maxWaitTime: this.#isUnpacking() ? Math.min(maxWaitMs, WAIT_BESIDE_MS) : maxWaitMs,
         minBytes: 1,
         maxBytes: maxBytesPerFetch * Math.max(4, wanted.length),
         topics,
       });
       this.#failingSinceMs = undefined;
-      for (const fetched of answer) {
+      const unpacked = answer.map((fetched) => {
         const held = asked.get(keyOf(fetched));
-        if (held !== undefined) void this.#unpack(held, fetched, wanted.length === 1);
-      }
+        return held && this.#unpack(held, fetched, wanted.length === 1);
+      });
+      // All are asked for again together: without one, the leader would wait for the others' news.
+      await soon(Promise.all(unpacked), UNPACKED_WITHIN_MS);
     } catch (thrown) {
       this.#failed(wanted, thrown, true);
     }
+  }
+
+  #isUnpacking(): boolean {
+    for (const { isBusy } of this.#partitions.values()) if (isBusy) return true;
+    return false;
   }
 
   /** Beside the others: what is long in unpacking holds nobody up, and is not asked for meanwhile. */
@@ -348,6 +360,16 @@ export class PartitionFetcher {
     this.#failingSinceMs = undefined;
     this.#options.onError(error);
   }
+}
+
+/** Resolves with the promise, or before it, after `ms`. */
+async function soon(promise: Promise<unknown>, ms: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, ms);
+  });
+  await Promise.race([promise, late]);
+  clearTimeout(timer);
 }
 
 const keyOf = ({ topic, partition }: TopicPartition): string => `${partition}/${topic}`;

@@ -62,6 +62,37 @@ describe.skipIf(!kafkaIsPossible)('records of a broker', { timeout: 60_000 }, ()
     expect((await read(topic, 0, (records) => records.length >= many.length)).texts).toEqual(many);
   });
 
+  it('come as soon as they are there, also while the other partitions have no news', async () => {
+    const topic = await newTopic();
+    const at = { topic, partition: 1 };
+    let came: (() => void) | undefined;
+    // A leader that waits for the others would keep this one's records for so long.
+    const fetcher = new PartitionFetcher(kafka, {
+      maxBufferedBytes: 2 ** 20,
+      maxWaitMs: 2_000,
+      onData: (from) => {
+        if (fetcher.take(from, 100).records.length > 0) came?.();
+      },
+      onError: () => undefined,
+    });
+    await fetcher.connect([topic]);
+    for (const partition of [0, 1]) fetcher.assign({ topic, partition }, 0);
+    const producer = new OutputProducer(kafka, config);
+    await producer.open();
+    const delays: number[] = [];
+    for (let i = 0; i < 9; i++) {
+      const arrived = new Promise<void>((resolve) => {
+        came = resolve;
+      });
+      await producer.send(at.partition, new Map([[topic, recordsOf([`record ${i}`])]]));
+      const sent = performance.now();
+      await arrived;
+      delays.push(performance.now() - sent);
+    }
+    await Promise.all([producer.close(), fetcher.close()]);
+    expect(delays.sort((a, b) => a - b)[4]).toBeLessThan(500);
+  });
+
   it('of a transaction that another producer has fenced are never read, and its owner is told', async () => {
     const topic = await newTopic();
     const zombie = new PartitionProducer(kafka, config, 0);
