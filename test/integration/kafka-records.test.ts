@@ -20,11 +20,11 @@ describe.skipIf(!kafkaIsPossible)('records of a broker', { timeout: 60_000 }, ()
   }, 180_000);
   afterAll(() => Promise.all(fetchers.map((fetcher) => fetcher.close())));
 
-  const newTopic = async () => {
+  const newTopic = async (numPartitions = 1) => {
     const topic = randomName('records');
     const admin = kafka.admin();
     await admin.connect();
-    await admin.createTopics({ topics: [{ topic, numPartitions: 1 }], waitForLeaders: true });
+    await admin.createTopics({ topics: [{ topic, numPartitions }], waitForLeaders: true });
     await admin.disconnect();
     return topic;
   };
@@ -63,7 +63,7 @@ describe.skipIf(!kafkaIsPossible)('records of a broker', { timeout: 60_000 }, ()
   });
 
   it('come as soon as they are there, also while the other partitions have no news', async () => {
-    const topic = await newTopic();
+    const topic = await newTopic(2);
     const at = { topic, partition: 1 };
     let came: (() => void) | undefined;
     // A leader that waits for the others would keep this one's records for so long.
