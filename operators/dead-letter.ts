@@ -1,6 +1,7 @@
 /** A record that a step gave up on, with what is needed to try it again. */
 import type { DeadLetter, SourceRecord } from '../schemas/action.ts';
 import type { ErrorCode } from '../schemas/errors.ts';
+import { UnreadableRow } from '../schemas/unreadable-row.ts';
 
 /** The dead letter of `record`: bytes and text as they came, a parsed row as JSON. */
 export function deadLetter(record: SourceRecord, step: string, code: ErrorCode, message: string): DeadLetter {
@@ -10,6 +11,7 @@ export function deadLetter(record: SourceRecord, step: string, code: ErrorCode, 
 }
 
 function originalOf(value: SourceRecord['value']): DeadLetter['original'] {
+  if (value instanceof UnreadableRow) return value.text;
   if (value === null || typeof value === 'string' || value instanceof Uint8Array) return value;
   try {
     return JSON.stringify(value, (_key, field: unknown) => (typeof field === 'bigint' ? String(field) : field));

@@ -1,5 +1,6 @@
 /** What users did, where the record came from, and what becomes of a record that cannot be used. */
 import type { ErrorCode } from './errors.ts';
+import type { UnreadableRow } from './unreadable-row.ts';
 
 /** One thing a user did. Ids are strings, opaque to us; an entity carries its namespace (`movie:1`). */
 export interface UserAction {
@@ -27,7 +28,7 @@ export interface SourcePosition {
 export interface SourceRecord {
   readonly position: SourcePosition;
   /** Raw bytes or an already parsed row; kept for the dead letter. Null: a tombstone. */
-  readonly value: Uint8Array | string | Readonly<Record<string, unknown>> | null;
+  readonly value: Uint8Array | string | Readonly<Record<string, unknown>> | UnreadableRow | null;
   /** A Kafka record's key. */
   readonly key?: Uint8Array | null;
   /** A Kafka record's timestamp, ms since the epoch. */

@@ -4,19 +4,57 @@ import { describeIssues, dotted } from './describe-issues.ts';
 import { PipelineError } from './errors.ts';
 import { saslSchema } from './kafka-sasl.ts';
 import { mappingSchema } from './mapping-config.ts';
-import { pathText, secretsIn, secretText } from './settings.ts';
+import { pathText, patternText, secretsIn, secretText } from './settings.ts';
 
 const MIB = 1024 * 1024;
 const positive = z.int().positive();
+const isEncoding = (label: string): boolean => {
+  try {
+    return new TextDecoder(label).encoding !== '';
+  } catch {
+    return false;
+  }
+};
 const path = pathText();
 const secret = secretText();
 
-const fileSourceSchema = z.strictObject({
-  /** A file, or several by wildcards: `*`, `?`, `**`, `{a,b}`. Text may be packed: names that end in `.gz` or `.zst`. */
-  path,
-  format: z.enum(['csv', 'jsonl', 'avro', 'parquet']),
-  mapping: mappingSchema,
-});
+const fileSourceSchema = z
+  .strictObject({
+    /** A file, or several by wildcards: `*`, `?`, `**`, `{a,b}`. Text may be packed with gzip or zstd. */
+    path: patternText(),
+    format: z.enum(['csv', 'jsonl', 'avro', 'parquet']),
+    /** Of text: a label of the Encoding Standard, `windows-1252`. @default UTF-8; UTF-16 by its byte-order mark */
+    encoding: z
+      .string()
+      .refine(isEncoding, { error: ({ input }) => `${JSON.stringify(input)} is no encoding: utf-8, utf-16le, windows-1252, …` })
+      .optional(),
+    /** Of `format: csv`: how it is written. */
+    csv: z
+      .strictObject({
+        /** Between two fields: `;`, `"\t"`, `::`. */
+        separator: z
+          .string()
+          .min(1)
+          .max(8)
+          .regex(/^[^"\r\n]+$/, 'neither quotes nor line breaks')
+          .default(','),
+        /** Names of the columns, of a file without a header row. */
+        columns: z.array(z.string().min(1)).min(1).optional(),
+        /** Lines before the header row, or before the first row. */
+        skipLines: z.int().min(0).max(10_000).default(0),
+        /** Lines that begin so are left out. */
+        comment: z.string().min(1).max(8).optional(),
+        /** Texts that mean no value, beside the empty one: `NA`, `NULL`, `\\N`. */
+        nullTexts: z.array(z.string().max(64)).max(100).default([]),
+      })
+      .optional(),
+    mapping: mappingSchema,
+  })
+  .refine(({ format, csv }) => csv === undefined || format === 'csv', { path: ['csv'], error: 'is for format: csv' })
+  .refine(({ format, encoding }) => encoding === undefined || format === 'csv' || format === 'jsonl', {
+    path: ['encoding'],
+    error: 'is for format: csv or jsonl',
+  });
 
 const tableSourceSchema = z
   .strictObject({

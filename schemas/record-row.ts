@@ -1,6 +1,7 @@
 /** A record's value as an object with fields. */
 import type { SourceRecord } from './action.ts';
 import { Fault, quote, type Row } from './record-fields.ts';
+import { UnreadableRow } from './unreadable-row.ts';
 
 /** What a record may take without a word of the configuration: 1 MiB. */
 export const DEFAULT_MAX_RECORD_BYTES = 1_048_576;
@@ -25,6 +26,7 @@ export function rowOf(value: SourceRecord['value'], maxBytes: number): Row | Fau
       return new Fault('RECORD_MALFORMED', `${value.byteLength} bytes are not UTF-8 text`);
     }
   }
+  if (value instanceof UnreadableRow) return new Fault('RECORD_MALFORMED', `${value.problem}: ${quote(value.text)}`);
   return isRow(value) ? value : notAnObject(value);
 }
 

@@ -1,13 +1,14 @@
 /** What the schema knows of a setting: where it lies, whether it is text, a path, a secret. Read from the schema itself, so that none is forgotten. */
 import { z } from 'zod';
 
-/** `secret`: its value is told to nobody. `path`: a relative one counts from the folder of the configuration file. */
-export type SettingKind = 'secret' | 'path';
+/** `secret`: its value is told to nobody. `path`: a relative one counts from the folder of the configuration file; so does a `pattern`, which may have wildcards. */
+export type SettingKind = 'secret' | 'path' | 'pattern';
 
 const kinds = z.registry<{ kind: SettingKind }>();
 
 export const secretText = (): z.ZodString => z.string().register(kinds, { kind: 'secret' });
 export const pathText = (): z.ZodString => z.string().min(1).register(kinds, { kind: 'path' });
+export const patternText = (): z.ZodString => z.string().min(1).register(kinds, { kind: 'pattern' });
 
 /** Stands for the index of a list's item, or the name of a record's entry. */
 export const ANY = '*';

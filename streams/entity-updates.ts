@@ -1,8 +1,9 @@
 /** What a file says of a catalogue's entities, line by line: JSON lines, or CSV by its name. */
-import { parseCsvHeader, parseCsvRow } from '../infra/files/csv-row.ts';
+import { csvRowParser, parseCsvHeader } from '../infra/files/csv-row.ts';
 import { readLines } from '../infra/files/read-lines.ts';
 import { type EntityUpdateResult, parseEntityUpdate } from '../schemas/catalogue.ts';
 import { entityUpdateOfRow } from '../schemas/catalogue-csv.ts';
+import { UnreadableRow } from '../schemas/unreadable-row.ts';
 
 /** Longest line, bytes: 10,000 numbers and a name. */
 const MAX_LINE_BYTES = 2 ** 20;
@@ -26,9 +27,10 @@ export async function* readEntityUpdates(file: string): AsyncGenerator<Line> {
 function rowParser(file: string, header: string, number: number): (line: string) => EntityUpdateResult {
   const columns = parseCsvHeader(file, header);
   const toUpdate = entityUpdateOfRow(columns, `cannot read '${file}', line ${number}`);
+  const parse = csvRowParser(columns);
   return (line) => {
-    const row = parseCsvRow(columns, line);
-    return typeof row === 'string' ? malformed(`not a row of the header's ${columns.length} columns`) : toUpdate(row);
+    const row = parse(line);
+    return row instanceof UnreadableRow ? malformed(row.problem) : toUpdate(row);
   };
 }
 

@@ -1,5 +1,6 @@
 /** Reads the configuration: a YAML file, environment variables over it, flags over both; then checks the whole. */
 import { dirname, resolve } from 'node:path';
+import { patternIn } from '../infra/files/glob.ts';
 import { type Config, configSchema, parseConfig } from '../schemas/config.ts';
 import { dotted } from '../schemas/describe-issues.ts';
 import { PipelineError } from '../schemas/errors.ts';
@@ -39,8 +40,11 @@ function nameOf(path: readonly PropertyKey[], overrides: readonly Override[]): s
 }
 
 function withAbsolutePaths(config: Config, folder: string): Config {
-  const absolute = mapSettings(configSchema, config, (value, setting) =>
-    typeof value === 'string' && kindOf(setting) === 'path' ? resolve(folder, value) : value,
-  );
+  const absolute = mapSettings(configSchema, config, (value, setting) => {
+    if (typeof value !== 'string') return value;
+    const kind = kindOf(setting);
+    if (kind === 'path') return resolve(folder, value);
+    return kind === 'pattern' ? patternIn(folder, value) : value;
+  });
   return absolute as Config;
 }

@@ -1,41 +1,66 @@
-/** One CSV row to a record by the header's names. */
-import { parse } from 'csv-parse/sync';
+/** One CSV row to a record by the names of its columns. */
+import { CsvError, parse } from 'csv-parse/sync';
 import { PipelineError } from '../../schemas/errors.ts';
+import { UnreadableRow } from '../../schemas/unreadable-row.ts';
 
-/** A parsed row, or the raw text of one that does not fit the header: the decoder makes a dead letter of it. */
-export type CsvRow = Readonly<Record<string, string>> | string;
+/** How a file of rows is written, where it is not as most are. */
+export interface CsvForm {
+  /** Between two fields. @default ',' */
+  readonly separator?: string;
+  /** Texts that mean no value. @default the empty text alone */
+  readonly nullTexts?: readonly string[];
+}
+
+/** A parsed row, or one that does not fit the columns: the decoder makes a dead letter of it. */
+export type CsvRow = Readonly<Record<string, string>> | UnreadableRow;
 
 /**
  * The column names of a header row.
  *
  * @throws PipelineError `SOURCE_UNREADABLE` when it is no CSV row or names a column twice
  */
-export function parseCsvHeader(path: string, row: string): string[] {
-  const names = cellsOf(row)?.map((name) => name.trim());
+export function parseCsvHeader(path: string, row: string, form: CsvForm = {}): string[] {
+  const cells = cellsOf(row, form);
   const unreadable = (problem: string) =>
     new PipelineError('SOURCE_UNREADABLE', `cannot read source file '${path}': its header row ${problem}`);
-  if (names === undefined) throw unreadable(`is not valid CSV: ${row.slice(0, 80)}`);
+  if (typeof cells === 'string') throw unreadable(`is not valid CSV (${cells}): ${JSON.stringify(row.slice(0, 80))}`);
+  const names = cells.map((name) => name.trim());
   const twice = names.find((name, i) => name !== '' && names.indexOf(name) !== i);
   if (twice !== undefined) throw unreadable(`names the column '${twice}' twice`);
   return names;
 }
 
-/** Never throws: a row of the wrong length or with broken quotes comes back as its raw text. */
-export function parseCsvRow(header: readonly string[], row: string): CsvRow {
-  const cells = cellsOf(row);
-  if (cells === undefined || cells.length !== header.length) return row;
-  const record: Record<string, string> = {};
-  for (let i = 0; i < header.length; i++) record[header[i]!] = cells[i]!;
-  return record;
+/** A reader of rows under these columns; never throws. */
+export function csvRowParser(columns: readonly string[], form: CsvForm = {}): (row: string) => CsvRow {
+  const nulls = new Set(form.nullTexts);
+  return (row) => {
+    const cells = cellsOf(row, form);
+    if (typeof cells === 'string') return new UnreadableRow(row, cells);
+    if (cells.length !== columns.length)
+      return new UnreadableRow(
+        row,
+        `has ${cells.length} field(s) for ${columns.length} columns (${columns.slice(0, 8).join(', ')}${columns.length > 8 ? ', …' : ''})`,
+      );
+    const record: Record<string, string> = {};
+    for (let i = 0; i < columns.length; i++) record[columns[i]!] = nulls.has(cells[i]!) ? '' : cells[i]!;
+    return record;
+  };
 }
 
-/** Rows without quotes, nearly all of them, need no parser. */
-function cellsOf(row: string): string[] | undefined {
-  if (!row.includes('"')) return row.split(',');
+const PROBLEMS: Readonly<Record<string, string>> = {
+  CSV_QUOTE_NOT_CLOSED: 'a quote is not closed',
+  CSV_INVALID_CLOSING_QUOTE: 'a quote inside a quoted field is not doubled',
+  INVALID_OPENING_QUOTE: 'a quote stands inside a field that does not begin with one',
+};
+
+/** The fields, or what is wrong. Rows without quotes, nearly all of them, need no parser. */
+function cellsOf(row: string, { separator = ',' }: CsvForm): string[] | string {
+  if (!row.includes('"')) return row.split(separator);
   try {
-    const rows = parse(row) as string[][];
-    return rows.length === 1 ? rows[0] : undefined;
-  } catch {
-    return undefined;
+    const rows = parse(row, { delimiter: separator }) as string[][];
+    return rows.length === 1 ? rows[0]! : `holds ${rows.length} rows: a quote is not closed before it`;
+  } catch (thrown) {
+    const code = thrown instanceof CsvError ? thrown.code : '';
+    return PROBLEMS[code] ?? `is not valid CSV: ${(thrown as Error).message.slice(0, 120)}`;
   }
 }

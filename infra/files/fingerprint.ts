@@ -22,11 +22,14 @@ export async function fingerprintFiles(files: readonly FileSource[]): Promise<st
 
 /** The same, from digests of the contents that are already known. */
 export function combineFingerprint(
-  files: readonly Pick<RowInput, 'format' | 'mapping'>[],
+  files: readonly Pick<RowInput, 'format' | 'mapping' | 'csv' | 'encoding'>[],
   contentDigests: readonly string[],
 ): string {
   const hash = createHash('sha256');
-  for (const [i, { format, mapping }] of files.entries()) hash.update(`${contentDigests[i]}\n${format}\n${canonical(mapping)}\n`);
+  for (const [i, { format, mapping, csv, encoding }] of files.entries()) {
+    hash.update(`${contentDigests[i]}\n${format}\n${canonical(mapping)}\n`);
+    if (csv !== undefined || encoding !== undefined) hash.update(`${canonical({ csv, encoding })}\n`);
+  }
   return hash.digest('hex');
 }
 

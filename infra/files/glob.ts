@@ -1,23 +1,36 @@
 /** Paths with wildcards, expanded: `*` and `?` within a name, `**` over folders, `{a,b}` for either. */
-import { readdirSync } from 'node:fs';
-import { join, sep } from 'node:path';
+import { existsSync, readdirSync } from 'node:fs';
+import { isAbsolute, join, normalize, resolve, sep } from 'node:path';
 import { PipelineError } from '../../schemas/errors.ts';
 import { sourceUnreadable } from './read-text.ts';
 
 const WILD = /[*?{]/;
+/** What stands before it is no pattern: a folder that somebody has named with braces. */
+const LITERAL = '/./';
+
+/** A pattern that counts from a folder: of the folder's own name nothing is a wildcard. */
+export function patternIn(folder: string, pattern: string): string {
+  if (isAbsolute(pattern)) return resolve(pattern);
+  return WILD.test(folder) ? `${folder}${LITERAL}${normalize(pattern)}` : resolve(folder, pattern);
+}
 
 /**
  * The files that a pattern names, sorted by their paths (by code units), so that the same files come in the same order everywhere.
- * A path without a wildcard is that path, whether it exists or not. Names that begin with a dot match only where the pattern says so.
+ * A path without a wildcard is that path, whether it exists or not; so is one of a file that has wildcards in its own name. Names that begin with a dot match only where the pattern says so.
  *
  * @throws PipelineError `SOURCE_UNREADABLE` where nothing matches, or a folder cannot be read
  */
 export function expandGlob(pattern: string): string[] {
-  if (!WILD.test(pattern)) return [pattern];
+  const mark = pattern.indexOf(LITERAL);
+  const folder = mark < 0 ? undefined : pattern.slice(0, mark);
+  const wild = mark < 0 ? pattern : pattern.slice(mark + LITERAL.length);
+  const named = folder === undefined ? wild : join(folder, wild);
+  if (!WILD.test(wild) || existsSync(named)) return [named];
   const found = new Set<string>();
-  for (const alternative of alternatives(pattern)) {
+  for (const alternative of alternatives(wild)) {
     const [root = '', ...steps] = alternative.split(/[\\/]/);
-    walk(root === '' ? sep : root, steps, found);
+    if (folder === undefined) walk(root === '' ? sep : root, steps, found);
+    else walk(folder, [root, ...steps], found);
   }
   if (found.size === 0) throw new PipelineError('SOURCE_UNREADABLE', `no file matches '${pattern}'`);
   return [...found].sort();

@@ -4,7 +4,8 @@ import { basename, join } from 'node:path';
 import type { SourceRecord } from '../../schemas/action.ts';
 import type { FileSource } from '../../schemas/config.ts';
 import { PipelineError } from '../../schemas/errors.ts';
-import { parseCsvHeader, parseCsvRow } from './csv-row.ts';
+import { UnreadableRow } from '../../schemas/unreadable-row.ts';
+import { type CsvForm, csvRowParser, parseCsvHeader } from './csv-row.ts';
 import { readText } from './read-text.ts';
 import { RowSplitter } from './split-rows.ts';
 import { makeWorkFolder, removeWorkFolder } from './work-folder.ts';
@@ -16,6 +17,10 @@ export interface RowInput {
   /** As configured: a part of the source's identity. */
   readonly format: string;
   readonly mapping: FileSource['mapping'];
+  /** Of text: how it is encoded. @default by its first bytes */
+  readonly encoding?: string | undefined;
+  /** Of CSV: how it is written. @default as most are */
+  readonly csv?: Partial<NonNullable<FileSource['csv']>> | undefined;
   /** As JSON lines. Absent: `path` itself is text. */
   readonly spooled?: Spooled;
 }
@@ -51,23 +56,34 @@ export interface RawRows {
  * @throws PipelineError `SOURCE_UNREADABLE` naming the path and the reason; from `chunks` too
  */
 export async function openRawRows(
-  { path, format: given, spooled }: Omit<RowInput, 'mapping'>,
+  { path, format: given, spooled, encoding, csv = {} }: Omit<RowInput, 'mapping'>,
   maxRecordBytes = 1_048_576,
   hash?: Hash,
 ): Promise<RawRows> {
   const format = spooled === undefined ? given : 'jsonl';
-  const splitter = new RowSplitter({ quoted: format === 'csv', maxRowChars: maxRecordBytes });
-  const chunks = rowChunks(spooled === undefined ? readText(path, hash) : readSpooled(spooled, hash), splitter);
+  const { separator, comment, skipLines = 0, columns } = csv;
+  const splitter = new RowSplitter({ quoted: format === 'csv', separator, maxRowChars: maxRecordBytes });
+  const text = spooled === undefined ? readText(path, hash, encoding) : readSpooled(spooled, hash);
+  const isRow = comment === undefined ? notBlank : (row: string) => notBlank(row) && !row.startsWith(comment);
+  const chunks = rowChunks(text, splitter, isRow, skipLines);
   const first = (await chunks.next()).value ?? [];
-  if (format === 'jsonl') return { header: undefined, chunks: startingWith(first, chunks), toValue: (row) => row };
-  if (first.length === 0) return { header: undefined, chunks, toValue: (row) => row };
-  const header = await headerOf(path, first[0]!, chunks);
+  const readable =
+    (toValue: (row: string) => SourceRecord['value']): RawRows['toValue'] =>
+    (row) =>
+      row.includes(NO_TEXT) ? new UnreadableRow(row, `holds bytes that are no text in ${encoding ?? 'UTF-8'}`) : toValue(row);
+  if (format === 'jsonl') return { header: undefined, chunks: startingWith(first, chunks), toValue: readable((row) => row) };
+  if (first.length === 0 && columns === undefined) return { header: undefined, chunks, toValue: (row) => row };
+  const header = columns ?? (await headerOf(path, first[0]!, csv, chunks));
+  const parse = csvRowParser(header, csv);
   return {
     header,
-    chunks: startingWith(first.slice(1), chunks),
-    toValue: (row) => (row.length > maxRecordBytes ? row : parseCsvRow(header, row)),
+    chunks: startingWith(columns === undefined ? first.slice(1) : first, chunks),
+    toValue: readable((row) => (row.length > maxRecordBytes ? row : parse(row))),
   };
 }
+
+/** What a decoder puts in the place of bytes that are no text: two users whose ids are no text would be one. */
+const NO_TEXT = '\ufffd';
 
 /** Records of a CSV file with a header row: offset 0 is the first row after it. @throws PipelineError `SOURCE_UNREADABLE` */
 export const readCsv = (path: string, options: ReadFileOptions = {}): AsyncIterable<SourceRecord> =>
@@ -85,9 +101,9 @@ async function* readRecords(path: string, format: 'csv' | 'jsonl', options: Read
     for (const row of rows) yield { position: { topic, partition: 0, offset: offset++ }, value: toValue(row) };
 }
 
-async function headerOf(path: string, row: string, chunks: AsyncGenerator): Promise<string[]> {
+async function headerOf(path: string, row: string, form: CsvForm, chunks: AsyncGenerator): Promise<string[]> {
   try {
-    return parseCsvHeader(path, row);
+    return parseCsvHeader(path, row, form);
   } catch (error) {
     await chunks.return(undefined);
     throw error;
@@ -106,12 +122,23 @@ async function* readSpooled({ folder, write }: Spooled, hash?: Hash): AsyncGener
 }
 
 /** Never an empty chunk. */
-async function* rowChunks(texts: AsyncIterable<string>, splitter: RowSplitter): AsyncGenerator<string[], undefined> {
+async function* rowChunks(
+  texts: AsyncIterable<string>,
+  splitter: RowSplitter,
+  isRow: (row: string) => boolean,
+  skipLines: number,
+): AsyncGenerator<string[], undefined> {
+  let skipped = 0;
+  const rowsOf = (split: readonly string[]): string[] => {
+    const start = Math.min(split.length, skipLines - skipped);
+    skipped += start;
+    return split.slice(start).filter(isRow);
+  };
   for await (const text of texts) {
-    const rows = splitter.push(text).filter(notBlank);
+    const rows = rowsOf(splitter.push(text));
     if (rows.length > 0) yield rows;
   }
-  const rest = splitter.end().filter(notBlank);
+  const rest = rowsOf(splitter.end());
   if (rest.length > 0) yield rest;
 }
 

@@ -3,6 +3,8 @@
 export interface SplitRowsOptions {
   /** Whether a line break inside double quotes belongs to the row (CSV). */
   readonly quoted: boolean;
+  /** Between two fields: behind it, a quote opens. @default ',' */
+  readonly separator?: string | undefined;
   /** A longer row comes out cut to one character more than this, so that its reader sees that it was too long. */
   readonly maxRowChars: number;
 }
@@ -17,6 +19,7 @@ const CARRIAGE_RETURN = 0x0d;
  */
 export class RowSplitter {
   readonly #quoted: boolean;
+  readonly #separator: string;
   readonly #maxRowChars: number;
   #pending = '';
   /** Where scanning of `#pending` stands, and whether it stands inside quotes there. */
@@ -27,8 +30,9 @@ export class RowSplitter {
   /** Inside an overlong line, whose remainder is thrown away. */
   #discarding = false;
 
-  constructor({ quoted, maxRowChars }: SplitRowsOptions) {
+  constructor({ quoted, separator = ',', maxRowChars }: SplitRowsOptions) {
     this.#quoted = quoted;
+    this.#separator = separator;
     this.#maxRowChars = maxRowChars;
   }
 
@@ -73,7 +77,7 @@ export class RowSplitter {
       const lineEnd = text.indexOf('\n', at);
       if (nextQuote >= 0 && (lineEnd < 0 || nextQuote < lineEnd)) {
         // Quotes open only at the start of a field; elsewhere they are bad CSV, which the row's parser refuses by itself.
-        inQuotes = nextQuote === start || text[nextQuote - 1] === ',' || nextQuote === this.#closedAt + 1;
+        inQuotes = nextQuote === start || text.endsWith(this.#separator, nextQuote) || nextQuote === this.#closedAt + 1;
         at = nextQuote + 1;
         nextQuote = text.indexOf('"', at);
         continue;

@@ -35,8 +35,8 @@ const fileEngine = ({ state }: Config): string => join(state.path, 'file-reader'
 
 const spoolFolder = ({ state }: Config): string => join(state.path, 'backfill');
 
-function fileInput(config: Config, { path, format, mapping }: FileSource): RowInput {
-  if (format === 'csv' || format === 'jsonl') return { path, format, mapping };
+function fileInput(config: Config, { path, format, mapping, encoding, csv }: FileSource): RowInput {
+  if (format === 'csv' || format === 'jsonl') return { path, format, mapping, encoding, csv };
   return {
     path,
     format,

@@ -70,7 +70,10 @@ async function scanRows(config: Config, visit: Visit, signal: AbortSignal | unde
         visit(record, result, byEventTime);
       }
     }
-    digests.push(`${hash.digest('hex')} ${input.format} ${JSON.stringify(input.mapping)}`);
+    const { format, mapping: given, csv, encoding } = input;
+    digests.push(
+      `${hash.digest('hex')} ${format} ${JSON.stringify(given)}${csv || encoding ? JSON.stringify({ csv, encoding }) : ''}`,
+    );
   }
   return digests.join('\n');
 }

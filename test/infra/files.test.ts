@@ -1,14 +1,17 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
 import { fingerprintFiles } from '../../infra/files/fingerprint.ts';
+import { expandGlob, patternIn } from '../../infra/files/glob.ts';
 import { type MergedFiles, openFileSource } from '../../infra/files/merge-by-time.ts';
-import { readCsv, readJsonLines } from '../../infra/files/read-records.ts';
+import { openRawRows, readCsv, readJsonLines } from '../../infra/files/read-records.ts';
 import { RowSplitter } from '../../infra/files/split-rows.ts';
 import type { SourceRecord } from '../../schemas/action.ts';
 import type { FileSource } from '../../schemas/config.ts';
+import { UnreadableRow } from '../../schemas/unreadable-row.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'hstu-files-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -58,14 +61,24 @@ describe('CSV files are read row by row, and a bad row never ends the file', () 
     ]);
   });
 
-  it('keeps the raw text of rows that do not fit', async () => {
+  it('keeps the raw text of rows that do not fit, and says what is wrong with each', async () => {
     const path = file('a,b\n1\n1,2,3\nx"y""z,5\n"bad" row,6\n7,8\n');
-    expect(await values(readCsv(path))).toEqual(['1', '1,2,3', 'x"y""z,5', '"bad" row,6', { a: '7', b: '8' }]);
+    expect(await values(readCsv(path))).toEqual([
+      new UnreadableRow('1', 'has 1 field(s) for 2 columns (a, b)'),
+      new UnreadableRow('1,2,3', 'has 3 field(s) for 2 columns (a, b)'),
+      new UnreadableRow('x"y""z,5', 'a quote stands inside a field that does not begin with one'),
+      new UnreadableRow('"bad" row,6', 'a quote inside a quoted field is not doubled'),
+      { a: '7', b: '8' },
+    ]);
   });
 
   it('resumes at the next line after a quote that is never closed', async () => {
     const path = file('a,b\n1,"open\n2,3\n4,5\n');
-    expect(await values(readCsv(path))).toEqual(['1,"open', { a: '2', b: '3' }, { a: '4', b: '5' }]);
+    expect(await values(readCsv(path))).toEqual([
+      new UnreadableRow('1,"open', 'a quote is not closed'),
+      { a: '2', b: '3' },
+      { a: '4', b: '5' },
+    ]);
   });
 
   it('cuts rows that are too long, so that memory stays bounded', async () => {
@@ -114,11 +127,88 @@ describe('JSON lines are passed on raw', () => {
 
   it('even where bytes are no UTF-8, or a character spans two chunks', async () => {
     const odd = file(Uint8Array.of(0x22, 0xff, 0x22, 0x0a));
-    expect(await values(readJsonLines(odd))).toEqual(['"\ufffd"']);
+    expect(await values(readJsonLines(odd))).toEqual([new UnreadableRow('"\ufffd"', 'holds bytes that are no text in UTF-8')]);
     const wide = file(`${'é'.repeat(700_000)}\nx`);
     expect((await values(readJsonLines(wide, { maxRecordBytes: 2_000_000 }))).map((value) => (value as string).length)).toEqual([
       700_000, 1,
     ]);
+  });
+});
+
+describe('files in another form', () => {
+  const rowsOf = async (content: string | Uint8Array, csv: object, more: object = {}, name = 'f.csv') => {
+    const { chunks, toValue } = await openRawRows({ path: file(content, name), format: 'csv', csv, ...more });
+    const rows: unknown[] = [];
+    for await (const chunk of chunks) rows.push(...chunk.map(toValue));
+    return rows;
+  };
+  const row = { user: 'u1', item: '1' };
+
+  it.each([
+    ['semicolons', 'user;item\nu1;1\n', { separator: ';' }],
+    ['tabs', 'user\titem\nu1\t1\n', { separator: '\t' }],
+    ['two colons, without a header', 'u1::1\n', { separator: '::', columns: ['user', 'item'] }],
+    ['no header', 'u1,1\n', { columns: ['user', 'item'] }],
+    ['comments', '# export\nuser,item\n# of today\nu1,1\n', { comment: '#' }],
+    ['lines before the header', 'Export of\ntoday\nuser,item\nu1,1\n', { skipLines: 2 }],
+    ['a separator inside quotes', 'user;item\n"u1";"1"\n', { separator: ';' }],
+    ['line ends of carriage returns alone', 'user,item\ru1,1\r', {}],
+  ])('of %s', async (_, content, csv) => {
+    expect(await rowsOf(content, csv)).toEqual([row]);
+  });
+
+  it('with texts that mean no value', async () => {
+    const csv = { nullTexts: ['NA', '\\N'] };
+    expect(await rowsOf('user,item\nu1,NA\nu1,\\N\nu1,NAN\n', csv)).toEqual([
+      { user: 'u1', item: '' },
+      { user: 'u1', item: '' },
+      { user: 'u1', item: 'NAN' },
+    ]);
+  });
+
+  it('in UTF-16 by its mark, and in an encoding that is declared; two ids of other bytes are never one', async () => {
+    const utf16 = Buffer.concat([Buffer.from([0xff, 0xfe]), Buffer.from('user,item\nJosé,1\n', 'utf16le')]);
+    expect(await rowsOf(utf16, {})).toEqual([{ user: 'José', item: '1' }]);
+    const latin1 = Buffer.from('user,item\nJos\xe9,1\nJos\xe8,1\n', 'latin1');
+    expect(await rowsOf(latin1, {}, { encoding: 'windows-1252' })).toEqual([
+      { user: 'José', item: '1' },
+      { user: 'Josè', item: '1' },
+    ]);
+    const refused = await rowsOf(latin1, {});
+    expect(refused).toEqual([expect.any(UnreadableRow), expect.any(UnreadableRow)]);
+  });
+
+  it('packed, whatever its name is', async () => {
+    const packed = gzipSync('user,item\nu1,1\n');
+    for (const name of ['IN.CSV.GZ', 'plain.csv']) expect(await rowsOf(packed, {}, {}, name)).toEqual([row]);
+  });
+
+  it.each([
+    ['Parquet', Buffer.from('PAR1xxxxPAR1'), /it is a Parquet file: format: parquet/],
+    ['Avro', Buffer.from('Obj\x01xxxx'), /it is an Avro file: format: avro/],
+    ['a zip', Buffer.from('PK\x03\x04xxxx'), /it is a zip archive, which is not read/],
+    ['bzip2', Buffer.from('BZh91AY'), /it is packed with bzip2, which is not read: use gzip or zstd/],
+    [
+      'UTF-16 without a mark',
+      Buffer.from('user,item\n', 'utf16le'),
+      /looks like UTF-16 without a byte-order mark; if so, set its encoding: utf-16le/,
+    ],
+  ])('that is no text (%s) is refused, and named', async (_, content, problem) => {
+    await expect(rowsOf(content, {})).rejects.toThrow(problem);
+  });
+});
+
+describe('a path', () => {
+  it('has wildcards where its user wrote them, and not in its folder, nor in the name of a file that is there', () => {
+    const odd = join(folder, 'a{b}*');
+    mkdirSync(odd, { recursive: true });
+    for (const name of ['in.csv', 'part{1}.csv', 'part2.csv']) writeFileSync(join(odd, name), 'x');
+    expect(expandGlob(patternIn(odd, 'in.csv'))).toEqual([join(odd, 'in.csv')]);
+    expect(expandGlob(patternIn(odd, 'part{1}.csv'))).toEqual([join(odd, 'part{1}.csv')]);
+    expect(expandGlob(patternIn(odd, 'part*.csv'))).toEqual([join(odd, 'part2.csv'), join(odd, 'part{1}.csv')]);
+    expect(expandGlob(patternIn(odd, './{in,part2}.csv'))).toEqual([join(odd, 'in.csv'), join(odd, 'part2.csv')]);
+    expect(expandGlob(patternIn(folder, join(odd, 'in.csv')))).toEqual([join(odd, 'in.csv')]);
+    expect(() => expandGlob(patternIn(odd, 'none*.csv'))).toThrow(/no file matches/);
   });
 });
 

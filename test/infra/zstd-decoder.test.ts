@@ -119,15 +119,16 @@ describe('a file of a name that ends in .zst', () => {
     expect(process.memoryUsage.rss() - before).toBeLessThan(200 * 2 ** 20);
   });
 
-  it('is refused with its path when it is cut off or is none', async () => {
+  it('is refused with its path when it is cut off', async () => {
     const path = join(folder, 'cut.jsonl.zst');
     writeFileSync(path, compress(text, 3).subarray(0, 50_000));
     await expect(drain(path)).rejects.toMatchObject({
       code: 'SOURCE_UNREADABLE',
       message: `cannot read source file '${path}': it is cut off: its last frame does not end`,
     });
+    // What does not begin as zstd does is what it is, whatever its name.
     writeFileSync(path, text);
-    await expect(drain(path)).rejects.toThrow(/cut\.jsonl\.zst': it does not begin as zstd does/);
+    await drain(path);
   });
 });
 

@@ -90,7 +90,7 @@ describe('a catalogue file', () => {
       `${file}, line 3: content of 'b' holds "x" at index 1`,
       `${file}, line 4: content of 'c' holds "Infinity" at index 1`,
       `${file}, line 5: popularity "many"; must be a number`,
-      `${file}, line 6: not a row of the header's 4 columns`,
+      `${file}, line 6: has 2 field(s) for 4 columns (entity, popularity, content.0, content.1)`,
     ]);
   });
 
