@@ -94,6 +94,10 @@ export function addReplay(program: Command): void {
         console.log(table([await countRows(clickhouse, runId)]));
         const letters = await runQuery(clickhouse, 'dead-letter-summary', { run_id: runId });
         if (letters.length > 0) console.log(`${heading('Dead letters')}\n${table(letters)}`);
+        if (totals.embeddings === 0 && totals.events > 0 && totals.deadLetters === totals.events) {
+          process.stderr.write('none of the records could be used: see the dead letters\n');
+          process.exitCode = 1;
+        }
         if (result.interrupted) {
           console.log(stoppedAt(result));
           process.exitCode = INTERRUPTED;

@@ -17,6 +17,8 @@ import { deadLetterBackfill } from '../replay/dead-letter-source.ts';
 import { estimate } from '../replay/estimate.ts';
 import { openOutput } from '../replay/open-output.ts';
 import { parseBounds } from '../replay/parse-bounds.ts';
+import { isNothingButRefused } from '../replay/refusals.ts';
+import type { SortedSource } from '../replay/sort-source.ts';
 import { type BackfillSource, fileBackfill, joinedBackfill, kafkaBackfill } from '../replay/source.ts';
 import { storedInRun, storedInTopic } from '../replay/stored.ts';
 import { storedLettersBackfill } from '../replay/stored-letters.ts';
@@ -115,10 +117,7 @@ async function backfillAndReport(
     console.log(heading(`Run ${result.runId}`));
     console.log(
       facts([
-        [
-          'records',
-          `${count(result.records)}, ${count(result.deadLetters)} of them dead letters; sorted in ${duration(result.sortMs)}`,
-        ],
+        ['records', `${recordsText(result)}; sorted in ${duration(result.sortMs)}`],
         [
           'events now',
           `${count(done)} in ${duration(result.encodeMs)} (${count((1000 * done) / Math.max(1, result.encodeMs))}/s)`,
@@ -129,6 +128,7 @@ async function backfillAndReport(
     );
     const rows = await output.count(result.runId);
     if (rows !== undefined) console.log(table([rows]));
+    showRefused(result.events, result);
     if (!result.interrupted) return;
     console.log(
       `stopped after ${count(result.position)} of ${count(result.events)} events; what was done is committed. The same command goes on from there.`,
@@ -150,12 +150,31 @@ async function estimateAndReport(
   console.log(heading('Dry run: nothing was stored'));
   console.log(
     facts([
-      ['records', `${count(result.records)}, ${count(result.deadLetters)} of them dead letters`],
+      ['records', recordsText(result)],
       ['sorting', `${duration(result.sortMs)}, ${mebibytes(result.sortBytes)} on disk`],
       ['encoding, about', `${duration(result.encodeMs)} for ${count(result.events)} events, storing not included`],
       ['embeddings, about', `${count(result.embeddings)}, ${mebibytes(result.embeddingBytes)} before compression`],
     ]),
   );
+  showRefused(result.events, result);
+}
+
+const recordsText = ({ records, refusals, ignored }: Pick<SortedSource, 'records' | 'refusals' | 'ignored'>): string =>
+  `${count(records)}, ${count(refusals.count)} of them dead letters${ignored === 0 ? '' : `, ${count(ignored)} ignored`}`;
+
+/** Codes with an example each. Sets the exit code 1 where nothing else came of the source. */
+function showRefused(events: number, { refusals, invalid }: Pick<SortedSource, 'refusals' | 'invalid'>): void {
+  if (refusals.count > 0)
+    console.log(
+      `${heading('Dead letters')}\n${table(refusals.list.map((one) => ({ ...one, count: count(one.count), example: printable(one.example.slice(0, 200)) })))}`,
+    );
+  if (invalid.size > 0)
+    console.log(`left out of their actions: ${[...invalid].map(([field, times]) => `${field} ${count(times)}`).join(', ')}`);
+  if (!isNothingButRefused(events, refusals)) return;
+  process.stderr.write(
+    'none of the records could be used: see the dead letters for the mapping, the unit of times, and the model\n',
+  );
+  process.exitCode = 1;
 }
 
 async function verifyAndReport(common: Common, { against }: BackfillFlags, bars: Bars): Promise<void> {

@@ -19,7 +19,7 @@ import { bulkFlow } from './bulk-flow.ts';
 import { historySource } from './history-source.ts';
 import { holdRun } from './hold-run.ts';
 import { listingOf, settingsOf } from './settings-of.ts';
-import { sortSource } from './sort-source.ts';
+import { type SortedSource, sortSource } from './sort-source.ts';
 import type { StoredEmbeddings } from './stored.ts';
 import { userBatches } from './user-batches.ts';
 import { type Verification, verify } from './verify.ts';
@@ -40,17 +40,14 @@ export interface BackfillOptions extends BackfillCommon {
   readonly maxRate?: number | undefined;
 }
 
-export interface BackfillResult {
+export interface BackfillResult extends Omit<SortedSource, 'fingerprint'> {
   readonly runId: string;
-  /** Records of the source. */
-  readonly records: number;
   /** Events of the backfill, dead letters left out; erased ones among them. */
   readonly events: number;
   /** Where this call began, and where the run stands now, in events. */
   readonly start: number;
   readonly position: number;
   readonly embeddings: number;
-  readonly deadLetters: number;
   readonly interrupted: boolean;
   readonly sortMs: number;
   readonly encodeMs: number;
@@ -71,7 +68,7 @@ export async function backfill(options: BackfillOptions): Promise<BackfillResult
   return withSort(options, async (sort) => {
     const began = performance.now();
     const letters: DeadLetter[] = [];
-    const { fingerprint, records } = await sortSource({
+    const { fingerprint, ...read } = await sortSource({
       source,
       sort,
       tokenizer: model.tokenizer,
@@ -135,12 +132,11 @@ export async function backfill(options: BackfillOptions): Promise<BackfillResult
       if (ended) await writer.finish(position);
       return {
         runId,
-        records,
+        ...read,
         events: sort.count,
         start,
         position,
         embeddings,
-        deadLetters: letters.length,
         interrupted: !ended,
         sortMs,
         encodeMs: performance.now() - encoding,

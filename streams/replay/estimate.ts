@@ -5,13 +5,11 @@ import type { BackfillOptions } from './backfill.ts';
 import { BATCH_EVENTS, bulkEncoder, requireBulk, withSort } from './backfill-parts.ts';
 import { bulkFlow } from './bulk-flow.ts';
 import { historySource } from './history-source.ts';
-import { sortSource } from './sort-source.ts';
+import { type SortedSource, sortSource } from './sort-source.ts';
 import { type UserBatch, userBatches } from './user-batches.ts';
 
-export interface Estimate {
-  readonly records: number;
+export interface Estimate extends Omit<SortedSource, 'fingerprint'> {
   readonly events: number;
-  readonly deadLetters: number;
   /** Written to disk by the sort, bytes. */
   readonly sortBytes: number;
   readonly sortMs: number;
@@ -32,17 +30,13 @@ export async function estimate(options: Omit<BackfillOptions, 'output'>): Promis
   const model = pipelineModel(bundle);
   return withSort(options, async (sort) => {
     const began = performance.now();
-    let deadLetters = 0;
-    const { records } = await sortSource({
+    const { fingerprint: _, ...read } = await sortSource({
       source,
       sort,
       tokenizer: model.tokenizer,
       erasureAction: config.sequence.erasureAction,
       ...(mode === 'as-of' && { untilMs: asOfMs }),
       signal,
-      onLetter: () => {
-        deadLetters += 1;
-      },
       onRecords: (done) => onProgress?.({ phase: 'sorting', done, total: undefined, embeddings: 0 }),
     });
     const sortMs = performance.now() - began;
@@ -74,9 +68,8 @@ export async function estimate(options: Omit<BackfillOptions, 'output'>): Promis
       const times = events === 0 ? 0 : sort.count / events;
       const expected = Math.round(times * embeddings);
       return {
-        records,
+        ...read,
         events: sort.count,
-        deadLetters,
         sortBytes: sort.spilledBytes,
         sortMs,
         encodeMs: times * (performance.now() - encoding),

@@ -3,6 +3,7 @@ import type { UserSort } from '../../infra/files/user-sort.ts';
 import { deadLetter } from '../../operators/dead-letter.ts';
 import type { Tokenizer } from '../../operators/index.ts';
 import type { DeadLetter } from '../../schemas/action.ts';
+import { Refusals } from './refusals.ts';
 import type { BackfillSource } from './source.ts';
 
 export interface SortSourceOptions {
@@ -23,6 +24,8 @@ export interface SortedSource {
   /** What names the records. */
   readonly fingerprint: string;
   readonly records: number;
+  /** Of these, dead letters. */
+  readonly refusals: Refusals;
   /** Of these, of kinds that are ignored. */
   readonly ignored: number;
   /** Optional values that could not be used, by field. */
@@ -36,24 +39,29 @@ export async function sortSource(options: SortSourceOptions): Promise<SortedSour
   const { source, sort, tokenizer, erasureAction, untilMs = Number.POSITIVE_INFINITY, signal, onLetter, onRecords } = options;
   let records = 0;
   let ignored = 0;
+  const refusals = new Refusals();
+  const refuse = (letter: DeadLetter) => {
+    refusals.add(letter);
+    onLetter?.(letter);
+  };
   const invalid = new Map<string, number>();
   const fingerprint = await source.scan((record, result, orderOf) => {
     records += 1;
     if (records % REPORT_EVERY === 0) onRecords?.(records);
     if (!result.ok) {
-      onLetter?.(deadLetter(record, 'decode', result.code, result.message));
+      refuse(deadLetter(record, 'decode', result.code, result.message));
       return;
     }
-    if (result.partly !== undefined) onLetter?.(deadLetter(record, 'decode', result.partly.code, result.partly.message));
+    if (result.partly !== undefined) refuse(deadLetter(record, 'decode', result.partly.code, result.partly.message));
     if (result.ignored === true) ignored += 1;
     for (const { field } of result.invalid ?? []) invalid.set(field, (invalid.get(field) ?? 0) + 1);
     for (const action of result.actions) {
       if (action.eventTimeMs > untilMs) continue;
       const token = action.action === erasureAction ? undefined : tokenizer.token(action);
       if (token?.kind === 'refuse')
-        onLetter?.({ ...deadLetter(record, 'sequence', token.code, token.message), action: action.action });
+        refuse({ ...deadLetter(record, 'sequence', token.code, token.message), action: action.action });
       else sort.add(action, orderOf(action));
     }
   }, signal);
-  return { fingerprint, records, ignored, invalid };
+  return { fingerprint, records, refusals, ignored, invalid };
 }
