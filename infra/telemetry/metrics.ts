@@ -1,5 +1,5 @@
 /** What the stream measures of itself: one registry, fed by batch and by the project's own records, read at `/metrics`. */
-import { collectDefaultMetrics, Registry } from 'prom-client';
+import { collectDefaultMetrics, type Metric, Registry } from 'prom-client';
 import type { OutputBatch } from '../../schemas/batch.ts';
 import type { EncoderLoad, EncoderRun, EncoderStats } from '../../schemas/encoding.ts';
 import type { ErrorCode } from '../../schemas/errors.ts';
@@ -46,6 +46,7 @@ export class StreamMetrics {
     this.#i = instruments(this.#registry);
     this.#actions = new Set(actions);
     this.#build = { version, delivery };
+    for (const name of Object.keys(this.#ofEncoder)) this.#registry.removeSingleMetric(name);
     this.#setBuild(modelDigest);
     this.#i.inFlightBound.set(options.maxInFlightBatches);
     this.#i.bufferedBound.set(options.maxBufferedBytes);
@@ -85,6 +86,7 @@ export class StreamMetrics {
     });
     this.onScrape(async () => {
       const { kvBytesUsed, kvBytesBudget, users, evictions, restarts, disk, index } = await encoder.stats();
+      this.#showEncoder();
       this.#i.kvUsed.set(kvBytesUsed);
       this.#i.kvBudget.set(kvBytesBudget);
       this.#i.kvUsers.set(users);
@@ -317,6 +319,22 @@ export class StreamMetrics {
 
   shadowDropped(samples: number): void {
     this.#i.shadowDropped.inc(samples);
+  }
+
+  /** What the encoder alone knows is not there before it has said it: a cache of 0 bytes would be one that is empty. */
+  get #ofEncoder() {
+    const { kvUsed, kvBudget, kvUsers, evictions } = this.#i;
+    return {
+      hstu_kv_cache_used_bytes: kvUsed,
+      hstu_kv_cache_budget_bytes: kvBudget,
+      hstu_kv_cache_users: kvUsers,
+      hstu_kv_cache_evictions_total: evictions,
+    };
+  }
+
+  #showEncoder(): void {
+    for (const [name, metric] of Object.entries(this.#ofEncoder))
+      if (this.#registry.getSingleMetric(name) === undefined) this.#registry.registerMetric(metric as Metric);
   }
 
   #setBuild(model_digest: string): void {

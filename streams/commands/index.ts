@@ -14,6 +14,7 @@ import { addReplay } from './replay.ts';
 import { addReset } from './reset.ts';
 import { addRun } from './run.ts';
 import { addRuns } from './runs.ts';
+import { addSchemas } from './schemas.ts';
 import { addScore } from './score.ts';
 import { addSink } from './sink.ts';
 import { addSkip } from './skip.ts';
@@ -32,6 +33,7 @@ export function addCommands(program: Command): void {
     addScore,
     addQuery,
     addTopics,
+    addSchemas,
     addProduce,
     addReset,
     addSkip,

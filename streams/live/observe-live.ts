@@ -174,12 +174,15 @@ export class LiveTelemetry {
     onServing: ({ bundle, path }) => {
       // With another catalogue beside it, it is the same model.
       if (bundle.tensors !== this.#model.tensors) this.#serve(bundle);
-      this.#log.info({ bundle: path, name: bundle.config.name, digest: bundle.digest }, 'this model is served');
+      this.#log.info({ bundle: path, model: bundle.config.name, digest: bundle.digest }, 'this model is served');
     },
     onChangeBegun: ({ bundle, path }, noticed) => {
       this.#next = { digest: bundle.digest, name: bundle.config.name };
       this.#metrics.modelLoading(this.#next, { done: 0, total: 0 }, 0);
-      this.#log.info({ bundle: path, ...this.#next, differs: noticed }, 'a model is loaded beside the one that is served');
+      this.#log.info(
+        { bundle: path, model: bundle.config.name, digest: bundle.digest, differs: noticed },
+        'a model is loaded beside the one that is served',
+      );
     },
     onChangeProgress: ({ digest, name, phase, users, usersPerSecond }) => {
       this.#metrics.modelLoading({ digest, name }, users, usersPerSecond);

@@ -294,6 +294,14 @@ describe('metrics', () => {
     expect(series.get('hstu_step_duration_seconds_bucket{le="0.005",step="encode"}')).toBe(1);
   });
 
+  it('say nothing of the KV cache before the encoder has: 0 bytes would be an empty one', async () => {
+    const metrics = create();
+    expect(await metrics.text()).not.toContain('hstu_kv_cache_');
+    metrics.watchEncoder({ stats: async () => STATS, load: LOAD });
+    for (const name of ['used_bytes', 'budget_bytes', 'users', 'evictions_total'])
+      expect(await metrics.text()).toMatch(new RegExp(`^hstu_kv_cache_${name} \\d`, 'm'));
+  });
+
   it('ask the encoder at a scrape, survive one that fails, and do not wait for one that hangs', async () => {
     const metrics = create();
     let answer: () => Promise<EncoderStats> = async () => STATS;
