@@ -137,8 +137,11 @@ const kafkaSchema = z.strictObject({
   /** How a record becomes an action. @default the fields of `UserAction` */
   mapping: mappingSchema.optional(),
   schemaRegistry: z.strictObject({ url: z.url(), username: z.string().optional(), password: secret.optional() }).optional(),
-  /** Of what is produced. */
-  compression: z.enum(['none', 'gzip', 'snappy', 'lz4', 'zstd']).default('lz4'),
+  /**
+   * Of what is produced. `none` and `gzip` are what every client reads; others need a codec that some do not bring (kafkajs: lz4, snappy,
+   * zstd). Embeddings hardly pack.
+   */
+  compression: z.enum(['none', 'gzip', 'snappy', 'lz4', 'zstd']).default('none'),
   /** Records of one partition that are decoded, encoded and committed as one, at most. */
   batchEvents: positive.max(100_000).default(512),
   /** Batches of one partition between being read and being committed. */
