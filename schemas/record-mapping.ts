@@ -26,7 +26,7 @@ export interface CompiledMapping {
   readonly decode: (record: SourceRecord) => DecodeResult;
   /** The same for a record that is parsed already. */
   readonly decodeRow: (row: Row, position: SourcePosition) => DecodeResult;
-  /** Paths that it names, distinct. */
+  /** Paths that records of every kind need, distinct: of a mapping of one kind all that it names. */
   readonly fields: readonly string[];
   /** What no entry takes is ignored: records without a value too. */
   readonly ignoresRest: boolean;
@@ -93,6 +93,18 @@ export function mappedPaths(mapping: RecordMapping): readonly { readonly key: st
   });
 }
 
+/** Of `mappedPaths` those that every kind names: a file, or a schema, may hold some kinds only. */
+export function neededPaths(mapping: RecordMapping): ReturnType<typeof mappedPaths> {
+  const entries = entriesOf(mapping);
+  const named = (key: string, path: string) => ({ key, path });
+  const kinds = entries.flatMap(({ mapping: kind }) =>
+    kind === undefined ? [] : [new Set(pathsOf(kind, named).map(({ path }) => path))],
+  );
+  const conditions = entries.map(({ when = {} }) => new Set(Object.keys(when)));
+  const inAll = (path: string) => kinds.every((paths) => paths.has(path)) || conditions.every((paths) => paths.has(path));
+  return mappedPaths(mapping).filter(({ path }) => entries.length === 1 || inAll(path));
+}
+
 function pathsOf(kind: KindMapping, named: (key: string, path: string) => { key: string; path: string }) {
   const { eventTime, value, context = {}, each } = kind;
   const fieldOf = (given: string | { readonly field: string }) => (typeof given === 'string' ? given : given.field);
@@ -122,7 +134,7 @@ function whole(
     return row instanceof Fault ? refuse(row) : decodeRow(row, record.position);
   };
   const ignoresRest = entriesOf(mapping).some(({ when, mapping: kind }) => when === undefined && kind === undefined);
-  return { decode, decodeRow, fields: [...new Set(mappedPaths(mapping).map(({ path }) => path))], ignoresRest };
+  return { decode, decodeRow, fields: [...new Set(neededPaths(mapping).map(({ path }) => path))], ignoresRest };
 }
 
 function compileKind(

@@ -2,7 +2,7 @@
 import type { Type, types } from 'avsc';
 import { messageOf } from '../errors.ts';
 import type { RecordMapping } from '../mapping-config.ts';
-import { mappedPaths } from '../record-mapping.ts';
+import { neededPaths } from '../record-mapping.ts';
 import { writerType } from './avro-types.ts';
 import type { WriterSchema } from './schemas.ts';
 
@@ -14,7 +14,7 @@ export function fieldsNotIn(writer: WriterSchema, mapping: RecordMapping): strin
   } catch (thrown) {
     return [`the schema is not one of Avro: ${messageOf(thrown)}`];
   }
-  return mappedPaths(mapping).flatMap(({ key, path }) => {
+  return neededPaths(mapping).flatMap(({ key, path }) => {
     const problem = problemOf(type, path.split('.'));
     return problem === undefined ? [] : [`mapping.${key}: field '${path}': ${problem}`];
   });

@@ -36,12 +36,13 @@ export function addRuns(program: Command): void {
     .action(async (options: Options) => listRuns(await configOf(options), options.to));
   under(
     'promote <run>',
-    'make a finished run live: of kafka its state and its embeddings, of clickhouse what questions are asked about; shows what it would do, unless --execute',
+    'make a finished run, or the latest, live: of kafka its state and its embeddings, of clickhouse what questions are asked about; shows what it would do, unless --execute',
   )
     .addOption(new Option('--to <place>', 'where the run is').choices(PLACES).default('kafka'))
     .option('--execute', 'do it')
-    .action(async (runId: string, { to = 'kafka', execute = false, ...options }: Options & { execute?: boolean }) => {
+    .action(async (named: string, { to = 'kafka', execute = false, ...options }: Options & { execute?: boolean }) => {
       const config = await configOf(options);
+      const runId = named === LATEST ? await newestRun(config, to) : named;
       if (to === 'kafka') return promote(config, runId, execute);
       if (to === 'clickhouse') return promoteInClickHouse(config, runId, execute);
       throw new PipelineError(
@@ -52,6 +53,22 @@ export function addRuns(program: Command): void {
   under('drop <run>', 'remove all of a run: rows, topics, files')
     .addOption(place())
     .action(async (runId: string, options: Options) => drop(await configOf(options), runId, options.to));
+}
+
+/** Stands for the finished run that was written last. */
+const LATEST = 'latest';
+
+async function newestRun(config: Config, place: RunPlace): Promise<string> {
+  const output = await openOutput(config, place);
+  try {
+    const finished = (await output.runs()).filter((run) => run.finished).sort((a, b) => a.updatedAtMs - b.updatedAtMs);
+    const newest = finished.at(-1);
+    if (newest === undefined)
+      throw new PipelineError('CONFIG_INVALID', `${LATEST}: there is no finished run in ${output.place}: ${output.where}`);
+    return newest.runId;
+  } finally {
+    await output.close();
+  }
 }
 
 const configOf = ({ config, set }: Options): Promise<Config> =>

@@ -26,7 +26,7 @@ export function addSchemas(program: Command): void {
         table(
           RECORD_NAMES.map((name) => ({
             record: name,
-            'id without a registry': FIXED_SCHEMA_IDS[name],
+            'id without a registry': `0x${FIXED_SCHEMA_IDS[name].toString(16)}`,
             topic: TOPICS[name],
             says: (JSON.parse(SCHEMA_TEXTS[name]) as { readonly doc?: string }).doc?.split('. ')[0] ?? '',
           })),

@@ -5,7 +5,7 @@ import { expandGlob } from '../../infra/files/glob.ts';
 import { checkColumns, openRawRows, type RowInput } from '../../infra/files/read-records.ts';
 import type { Config, FileSource, TableSource } from '../../schemas/config.ts';
 import { PipelineError } from '../../schemas/errors.ts';
-import { mappedPaths } from '../../schemas/record-mapping.ts';
+import { neededPaths } from '../../schemas/record-mapping.ts';
 
 const ENGINE_FORMATS = { avro: 'Avro', parquet: 'Parquet' } as const;
 
@@ -76,7 +76,7 @@ async function requireFields(
   { path }: RowInput,
 ): Promise<void> {
   const columns = (await fileColumns(fileEngine(config), path, ENGINE_FORMATS[format])).map(({ name }) => name);
-  const named = mappedPaths(mapping).map((field) => (columns.includes(field.path) ? field.path : field.path.split('.')[0]!));
+  const named = neededPaths(mapping).map((field) => (columns.includes(field.path) ? field.path : field.path.split('.')[0]!));
   checkColumns(path, columns, [...new Set(named)]);
 }
 

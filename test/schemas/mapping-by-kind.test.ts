@@ -106,7 +106,8 @@ describe('a mapping by kind', () => {
     expect(paths).toContain('0.userId user.id');
     expect(paths).toContain('2.each order.lines');
     expect(paths.filter((line) => line.endsWith(' user.id'))).toHaveLength(1);
-    expect(compileMapping(parsed(SHOP)).fields).toEqual(expect.arrayContaining(['type', 'state', 'brand.id', 'order.lines.sku']));
+    // A file of orders alone has no brands.
+    expect([...compileMapping(parsed(SHOP)).fields].sort()).toEqual(['at', 'city', 'id', 'type', 'user.id']);
   });
 });
 
