@@ -12,7 +12,7 @@ import { UserSequence } from '../operators/index.ts';
 import { changesOf } from '../operators/state-pages.ts';
 import { parseConfig } from '../schemas/config.ts';
 import type { StatePosition } from '../schemas/state.ts';
-import { encodePosition, POSITION_KEY } from '../streams/live/position-record.ts';
+import { encodePosition, POSITION_KEY } from '../schemas/position-record.ts';
 import { restoreState } from '../streams/live/restore-state.ts';
 import { requireKafka } from '../streams/require-kafka.ts';
 import { median } from './measure.ts';

@@ -10,7 +10,7 @@ import { changelogOf } from '../infra/kafka/topics.ts';
 import { UserSequence } from '../operators/index.ts';
 import { changesOf } from '../operators/state-pages.ts';
 import type { StatePosition } from '../schemas/state.ts';
-import { encodePosition, POSITION_KEY } from '../streams/live/position-record.ts';
+import { encodePosition, POSITION_KEY } from '../schemas/position-record.ts';
 import { lruHitRatio } from '../streams/plan.ts';
 import { signatureOf } from '../streams/state-signature.ts';
 import {

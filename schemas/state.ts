@@ -6,6 +6,13 @@ export const RESERVED_KEY_PREFIX = 0x00;
 /** A record that a reset begins a partition's changelog with: that there is no state is known, not a loss. */
 export const RESET_KEY: Uint8Array = Buffer.concat([Uint8Array.of(RESERVED_KEY_PREFIX), Buffer.from('reset')]);
 
+/** What a reset says in that record: the epoch of what comes after it; of before there were epochs without. */
+export function epochOfReset(value: Uint8Array | undefined): number {
+  if (value === undefined) return 0;
+  const { epoch = 0 } = JSON.parse(Buffer.from(value).toString()) as { readonly epoch?: number };
+  return epoch;
+}
+
 /** One record of the state, set or removed. Keys and values are the same bytes in the changelog and in the local store. */
 export interface StateChange {
   readonly key: Uint8Array;
@@ -53,4 +60,6 @@ export interface StatePosition {
   readonly signature: StateSignature;
   /** Random, of one instance's hold on the partition: tells a commit of its own from another's. Absent in records of before there was one. */
   readonly writer?: string;
+  /** Of what is published: promotions and resets that the partition has had (`schemas/version.ts`). @default 0 */
+  readonly epoch?: number;
 }

@@ -11,8 +11,8 @@ import { changelogOf, inputTopics, readTopics, withAdmin } from '../infra/kafka/
 import type { AvroCodec } from '../schemas/avro/avro-codec.ts';
 import { repartitionGroup } from '../schemas/config.ts';
 import { PipelineError } from '../schemas/errors.ts';
+import { decodePosition, encodePosition, isPosition, POSITION_KEY } from '../schemas/position-record.ts';
 import type { StatePosition } from '../schemas/state.ts';
-import { decodePosition, encodePosition, isPosition, POSITION_KEY } from './live/position-record.ts';
 import type { LiveConfig } from './require-kafka.ts';
 
 export interface SkipRequest {

@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import type { Kafka } from 'kafkajs';
 import type { Config, KafkaConfig } from '../../schemas/config.ts';
 import { decodePlace, type ErasurePlace, placedOffset, placeRecord } from '../../schemas/erasure-place.ts';
+import { epochIn } from '../../schemas/position-record.ts';
 import { PartitionProducer } from './partition-producer.ts';
 import { readRanges, resolveRanges } from './range-reader.ts';
 import { changelogOf, withAdmin } from './topics.ts';
@@ -11,19 +12,29 @@ import { changelogOf, withAdmin } from './topics.ts';
 /** By partition, in the order of the erasures. */
 export type ErasurePlaces = ReadonlyMap<number, readonly ErasurePlace[]>;
 
+/** What of a deployment's changelog outlives its state. */
+export interface Kept {
+  readonly places: ErasurePlaces;
+  /** Of what was published, by partition. */
+  readonly epochs: ReadonlyMap<number, number>;
+}
+
 /**
  * Reads the changelog from end to end; nothing where there is none.
  *
  * @throws PipelineError Kafka's; `DOMException` `AbortError` when aborted
  */
-export async function readErasurePlaces(kafka: Kafka, config: KafkaConfig, signal?: AbortSignal): Promise<ErasurePlaces> {
+export async function readKept(kafka: Kafka, config: KafkaConfig, signal?: AbortSignal): Promise<Kept> {
   const changelog = changelogOf(config);
   const names = await withAdmin(kafka, 'looking for the changelog', (admin) => admin.listTopics());
-  if (!names.includes(changelog)) return new Map();
+  if (!names.includes(changelog)) return { places: new Map(), epochs: new Map() };
   const found = new Map<number, Map<number, ErasurePlace>>();
+  const epochs = new Map<number, number>();
   const ranges = await resolveRanges(kafka, changelog, () => ({}));
   for await (const records of readRanges(kafka, ranges, config, signal))
     for (const { key, value, position } of records) {
+      const epoch = key == null ? undefined : epochIn(key, value as Uint8Array | null);
+      if (epoch !== undefined) epochs.set(position.partition, epoch);
       const offset = placedOffset(key);
       if (offset === undefined) continue;
       const ofPartition = found.get(position.partition) ?? new Map<number, ErasurePlace>();
@@ -32,8 +43,12 @@ export async function readErasurePlaces(kafka: Kafka, config: KafkaConfig, signa
       if (place === undefined) ofPartition.delete(offset);
       else ofPartition.set(offset, place);
     }
-  return inOrder(found);
+  return { places: inOrder(found), epochs };
 }
+
+/** @throws as `readKept` */
+export const readErasurePlaces = async (kafka: Kafka, config: KafkaConfig, signal?: AbortSignal): Promise<ErasurePlaces> =>
+  (await readKept(kafka, config, signal)).places;
 
 /** Writes them into a changelog that was made anew. */
 export async function writeErasurePlaces(kafka: Kafka, config: KafkaConfig, places: ErasurePlaces): Promise<void> {
@@ -49,6 +64,11 @@ export async function writeErasurePlaces(kafka: Kafka, config: KafkaConfig, plac
   }
 }
 
+interface KeptFile {
+  readonly places?: readonly (readonly [number, readonly ErasurePlace[]])[];
+  readonly epochs?: readonly (readonly [number, number])[];
+}
+
 /** What a reset keeps while there is no changelog: cut short, it is done again by doing it again. */
 export class KeptPlaces {
   readonly #path: string;
@@ -57,20 +77,26 @@ export class KeptPlaces {
     this.#path = join(state.path, `${kafka.applicationId}.erasure-places.json`);
   }
 
-  /** `places`, with those that a reset which was cut short had kept. */
-  async keep(places: ErasurePlaces): Promise<ErasurePlaces> {
-    const text = await readFile(this.#path, 'utf8').catch(() => '[]');
+  /** `given`, with what a reset that was cut short had kept. */
+  async keep({ places, epochs }: Kept): Promise<Kept> {
+    const text = await readFile(this.#path, 'utf8').catch(() => '{}');
+    const read = JSON.parse(text) as KeptFile | NonNullable<KeptFile['places']>;
+    // Before there were epochs, a list of the places.
+    const before: KeptFile = Array.isArray(read) ? { places: read as NonNullable<KeptFile['places']> } : (read as KeptFile);
+    const { places: keptPlaces = [], epochs: keptEpochs = [] } = before;
     const merged = new Map<number, Map<number, ErasurePlace>>();
-    for (const [partition, list] of [...(JSON.parse(text) as [number, ErasurePlace[]][]), ...places]) {
+    for (const [partition, list] of [...keptPlaces, ...places]) {
       const ofPartition = merged.get(partition) ?? new Map<number, ErasurePlace>();
       merged.set(partition, ofPartition);
       for (const place of list) ofPartition.set(place.offset, place);
     }
     const kept = inOrder(merged);
-    if ([...kept.values()].every((list) => list.length === 0)) return kept;
+    const highest = new Map(keptEpochs);
+    for (const [partition, epoch] of epochs) highest.set(partition, Math.max(epoch, highest.get(partition) ?? 0));
+    const file: KeptFile = { places: [...kept].map(([partition, list]) => [partition, [...list]]), epochs: [...highest] };
     await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 });
-    await writeFile(this.#path, JSON.stringify([...kept]), { mode: 0o600 });
-    return kept;
+    await writeFile(this.#path, JSON.stringify(file), { mode: 0o600 });
+    return { places: kept, epochs: highest };
   }
 
   async drop(): Promise<void> {

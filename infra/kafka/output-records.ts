@@ -4,6 +4,7 @@ import type { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import type { OutputBatch } from '../../schemas/batch.ts';
 import type { KafkaConfig } from '../../schemas/config.ts';
 import type { ActionOutcome } from '../../schemas/output.ts';
+import { versionOf } from '../../schemas/version.ts';
 import { deadLetterRecord } from './dead-letter-records.ts';
 import { bytesOf, type OutgoingRecord, type OutgoingRecords, roomOf } from './partition-producer.ts';
 
@@ -16,6 +17,7 @@ import { bytesOf, type OutgoingRecord, type OutgoingRecords, roomOf } from './pa
  * @param publishedAtMs timestamp of all of them, ms since the epoch: greater than that of the partition's batch before, so
  *   that whoever reads the tombstone knows what it ends, in every topic
  * @param maxBytes largest batch that a topic takes, bytes; a topic that is not named takes all
+ * @param epoch of the partition's state, above all versions
  */
 export function outputRecords(
   codec: AvroCodec,
@@ -23,7 +25,10 @@ export function outputRecords(
   batch: OutputBatch,
   publishedAtMs: number,
   maxBytes: ReadonlyMap<string, number> = new Map(),
+  epoch = 0,
 ): OutgoingRecords {
+  const current = <T extends { readonly version: number }>(output: T): T =>
+    epoch === 0 ? output : { ...output, version: versionOf(output.version, epoch) };
   const leftOut: DeadLetter[] = [];
   const fits = (topic: string, record: OutgoingRecord, userId: string, position: SourcePosition): OutgoingRecord[] => {
     const bytes = bytesOf(record);
@@ -46,14 +51,24 @@ export function outputRecords(
     ...tombstones,
     ...batch.embeddings.flatMap((embedding) => {
       const { userId, lineage } = embedding;
-      return fits(topics.userEmbeddings, { key: userId, value: codec.encode('UserEmbedding', embedding) }, userId, lineage);
+      return fits(
+        topics.userEmbeddings,
+        { key: userId, value: codec.encode('UserEmbedding', current(embedding)) },
+        userId,
+        lineage,
+      );
     }),
   ]);
   add(topics.candidateScores, [
     ...tombstones,
     ...batch.scores.flatMap((scores) => {
       const { userId, lineage } = scores;
-      return fits(topics.candidateScores, { key: userId, value: codec.encode('CandidateScores', scores) }, userId, lineage);
+      return fits(
+        topics.candidateScores,
+        { key: userId, value: codec.encode('CandidateScores', current(scores)) },
+        userId,
+        lineage,
+      );
     }),
   ]);
   if (topics.actionOutcomes !== undefined)

@@ -5,8 +5,10 @@ import type { SourceRecord } from '../../schemas/action.ts';
 import type { KafkaConfig } from '../../schemas/config.ts';
 import { placedOffset } from '../../schemas/erasure-place.ts';
 import { PipelineError } from '../../schemas/errors.ts';
+import { epochIn } from '../../schemas/position-record.ts';
 import type { RunRange } from '../../schemas/run-record.ts';
 import type { InputPositions, StatePosition } from '../../schemas/state.ts';
+import { MAX_EPOCH } from '../../schemas/version.ts';
 import { PartitionProducer } from './partition-producer.ts';
 import { readRanges, resolveRanges } from './range-reader.ts';
 import { runTopicsOf } from './run-topics.ts';
@@ -21,10 +23,12 @@ export interface CutOver {
   /** Where live goes on, by partition and input topic. */
   readonly cut: readonly RunRange[];
   /** The record of the changelog that says where the state stands. */
-  readonly position: (at: Pick<StatePosition, 'stateId' | 'inputs' | 'topicIds' | 'partitions' | 'records'>) => {
+  readonly position: (at: Pick<StatePosition, 'stateId' | 'inputs' | 'topicIds' | 'partitions' | 'records' | 'epoch'>) => {
     readonly key: Uint8Array;
     readonly value: Uint8Array;
   };
+  /** A published record of the run with its version in that epoch. */
+  readonly current: (name: 'UserEmbedding' | 'CandidateScores', value: Uint8Array, epoch: number) => Uint8Array;
   readonly onPartition?: (partition: number, counts: Promoted) => void;
 }
 
@@ -64,7 +68,7 @@ export async function promoteRun(kafka: Kafka, config: KafkaConfig, options: Cut
 async function promotePartition(
   kafka: Kafka,
   config: KafkaConfig,
-  { runId, cut, position }: CutOver,
+  { runId, cut, position, current }: CutOver,
   partition: number,
   { topicIds, partitions }: Required<Pick<StatePosition, 'topicIds' | 'partitions'>>,
 ): Promise<Promoted> {
@@ -81,22 +85,30 @@ async function promotePartition(
   try {
     // Ends what an instance left open, so that what is read next is all there is.
     await producer.open();
+    // Versions go on above all that was published before.
+    let before: number | undefined;
+    const pages = await keysOf(read(changelog), (key, value) => {
+      before = epochIn(key, value) ?? before;
+    });
+    const epoch = before === undefined ? 0 : Math.min(MAX_EPOCH, before + 1);
+    const copied =
+      (name: 'UserEmbedding' | 'CandidateScores') =>
+      ({ key, value }: SourceRecord) => ({ key: key!, value: current(name, value as Uint8Array, epoch) });
     await producer.commitParts(async (send) => {
       const users = await keysOf(read(userEmbeddings));
       for await (const records of read(topics.embeddings)) {
         counts.embeddings += records.length;
-        await send(userEmbeddings, records.map(copied));
+        await send(userEmbeddings, records.map(copied('UserEmbedding')));
         for (const { key } of records) users.delete(textOf(key));
       }
       counts.withdrawn = users.size;
       await send(userEmbeddings, [...users].map(tombstone));
       for await (const records of read(topics.scores)) {
         counts.lists += records.length;
-        await send(candidateScores, records.map(copied));
+        await send(candidateScores, records.map(copied('CandidateScores')));
       }
       await send(candidateScores, [...users].map(tombstone));
 
-      const pages = await keysOf(read(changelog));
       // Where erasures stand is decided, by whom ever: the run went by it.
       // Counted as whoever restores finds them: the last of a key.
       const stays = new Set<string>();
@@ -113,7 +125,7 @@ async function promotePartition(
           else stays.add(textOf(key));
         }
       }
-      const at = { stateId: randomUUID(), inputs, topicIds, partitions, records: stays.size };
+      const at = { stateId: randomUUID(), inputs, topicIds, partitions, records: stays.size, ...(epoch > 0 && { epoch }) };
       const positioned = position(at);
       pages.delete(textOf(positioned.key));
       await send(changelog, [...pages].map(tombstone));
@@ -149,19 +161,23 @@ async function* recordsOf(
 }
 
 /** Keys that have a value now. */
-async function keysOf(parts: AsyncIterable<readonly SourceRecord[]>): Promise<Set<string>> {
+async function keysOf(
+  parts: AsyncIterable<readonly SourceRecord[]>,
+  look: (key: Uint8Array, value: Uint8Array | null) => void = () => undefined,
+): Promise<Set<string>> {
   const keys = new Set<string>();
   for await (const records of parts)
-    for (const { key, value } of records)
+    for (const { key, value } of records) {
+      if (key != null) look(key, value as Uint8Array | null);
       if (value === null) keys.delete(textOf(key));
       else keys.add(textOf(key));
+    }
   return keys;
 }
 
 /** Bytes, one a character: keys of the changelog are no UTF-8. */
 const textOf = (key: SourceRecord['key']): string => Buffer.from(key ?? []).toString('latin1');
 const tombstone = (key: string) => ({ key: Buffer.from(key, 'latin1'), value: null });
-const copied = ({ key, value }: SourceRecord) => ({ key: key!, value: value as Uint8Array });
 
 /**
  * @throws PipelineError `CONFIG_INVALID` where live could not go on at the cut: the log has lost what comes after it, or has never

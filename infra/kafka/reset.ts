@@ -4,8 +4,9 @@ import { join, resolve } from 'node:path';
 import type { Admin, Kafka } from 'kafkajs';
 import type { Config, KafkaConfig } from '../../schemas/config.ts';
 import { RESET_KEY } from '../../schemas/state.ts';
+import { MAX_EPOCH } from '../../schemas/version.ts';
 import { deleteTopic, makeMissing, partitionsFor, requireInactive } from './change-topics.ts';
-import { KeptPlaces, readErasurePlaces, writeErasurePlaces } from './erasure-places.ts';
+import { KeptPlaces, readKept, writeErasurePlaces } from './erasure-places.ts';
 import { setGroupOffsets } from './group-offsets.ts';
 import { PartitionProducer } from './partition-producer.ts';
 import { changelogOf, inputTopics, readTopics, withAdmin } from './topics.ts';
@@ -79,20 +80,28 @@ export async function executeReset(
     const partitions = partitionsFor(await readTopics(kafka, config.kafka), config.kafka);
     if (stateFolder !== undefined) await rm(stateFolder, { recursive: true, force: true });
     const kept = new KeptPlaces(config);
-    const places = await kept.keep(await readErasurePlaces(kafka, config.kafka));
+    const { places, epochs } = await kept.keep(await readKept(kafka, config.kafka));
     if (changelog !== undefined) await deleteTopic(admin, changelog);
     await makeMissing(kafka, config.kafka);
     await writeErasurePlaces(kafka, config.kafka, places);
-    await markReset(kafka, config.kafka, partitions);
+    await markReset(kafka, config.kafka, partitions, epochs);
     await kept.drop();
     await setGroupOffsets(kafka, group, offsets);
   });
 }
 
 /** Says in every partition of the changelog that it begins without state on purpose. */
-async function markReset(kafka: Kafka, config: KafkaConfig, partitions: number): Promise<void> {
-  const record = { key: RESET_KEY, value: Buffer.from(JSON.stringify({ atMs: Date.now() })) };
+async function markReset(
+  kafka: Kafka,
+  config: KafkaConfig,
+  partitions: number,
+  epochs: ReadonlyMap<number, number>,
+): Promise<void> {
   const mark = async (partition: number) => {
+    // What is published after it has versions above all that was before.
+    const before = epochs.get(partition);
+    const epoch = before === undefined ? 0 : Math.min(MAX_EPOCH, before + 1);
+    const record = { key: RESET_KEY, value: Buffer.from(JSON.stringify({ atMs: Date.now(), epoch })) };
     const producer = new PartitionProducer(kafka, config, partition);
     try {
       await producer.open();

@@ -7,7 +7,9 @@ import { storeEntityVectors } from '../../infra/clickhouse/entity-vectors.ts';
 import { promotedRun } from '../../infra/clickhouse/promotions.ts';
 import { listQueries, type NamedQuery, runQuery } from '../../infra/clickhouse/queries.ts';
 import { newestRun } from '../../infra/clickhouse/readers.ts';
+import { whyNoRows } from '../../infra/clickhouse/why-no-rows.ts';
 import { printData } from '../../infra/console/guard-output.ts';
+import { printable } from '../../infra/console/printable.ts';
 import { sparklines } from '../../infra/console/sparkline.ts';
 import { table } from '../../infra/console/table.ts';
 import { loadBundle } from '../../models/hstu/bundle.ts';
@@ -62,7 +64,9 @@ export function addQuery(program: Command): void {
         const given = Object.fromEntries(options.param.map(parameterOf));
         if (query !== undefined) await prepare(clickhouse, query, given, config);
         const rows = await runQuery(clickhouse, name, given);
-        show(rows, options.format);
+        if (query !== undefined && rows.length === 0 && options.format === 'table')
+          console.log(`(no rows): ${printable(await whyNoRows(clickhouse, query, given))}`);
+        else show(rows, options.format);
         const curves = query === undefined || options.format !== 'table' ? [] : curvesOf(query, rows);
         if (curves.length > 0) console.log(sparklines(curves));
       } finally {

@@ -11,6 +11,7 @@ import { loadConfig } from '../load-config.ts';
 import { isStopped } from '../patience.ts';
 import { requireKafka } from '../require-kafka.ts';
 import { runSinkInside } from '../sink/run-sink.ts';
+import { storeServedVectors } from '../sink/served-vectors.ts';
 import { instanceEnds } from './instance.ts';
 import { collect } from './options.ts';
 
@@ -46,7 +47,14 @@ export function addRun(program: Command): void {
           bundle,
           observer: { ...told.observer, onFailed: (error) => (told.observer.onFailed?.(error), ends.onFailed(error)) },
           pipelineObserver: told.pipelineObserver,
-          modelObserver: told.modelObserver,
+          modelObserver: {
+            ...told.modelObserver,
+            onServing: (model) => {
+              told.modelObserver.onServing?.(model);
+              // With another catalogue beside it, it is the same model: what is stored is not stored again.
+              if (config.sink.inside) void storeServedVectors(config, model.bundle, logger);
+            },
+          },
           catalogueObserver: told.catalogueObserver,
           // Read anew: what is changed there is what a restart would serve.
           configured: async () => (await loadConfig(sources)).bundle,

@@ -133,7 +133,7 @@ export async function openLive({
     const { partition } = batch.source;
     const publishedAtMs = Math.max(Date.now(), (publishedAt.get(partition) ?? 0) + 1);
     publishedAt.set(partition, publishedAtMs);
-    return outputRecords(codec, config.kafka.topics, batch, publishedAtMs, maxBytes);
+    return outputRecords(codec, config.kafka.topics, batch, publishedAtMs, maxBytes, stream.tasks.get(partition)?.epoch);
   };
   const atLeastOnce = config.kafka.delivery === 'at-least-once';
   // A tombstone, and what follows it, is written by the partition's owner alone: a zombie must not bring an erased user back.

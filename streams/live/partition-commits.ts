@@ -4,9 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { ChangelogReader } from '../../infra/kafka/changelog-reader.ts';
 import type { OutgoingRecords, PartitionProducer } from '../../infra/kafka/partition-producer.ts';
 import type { PipelineError } from '../../schemas/errors.ts';
+import { encodePosition, POSITION_KEY } from '../../schemas/position-record.ts';
 import type { InputPositions, StateChange, StatePosition } from '../../schemas/state.ts';
 import { commitAgain, outcomeOf } from './commit-again.ts';
-import { encodePosition, POSITION_KEY } from './position-record.ts';
 
 const MARKER_LOOKS = 100;
 const MARKER_LOOK_MS = 20;
@@ -19,7 +19,7 @@ export interface PartitionCommitsParts {
   readonly topic: string;
   readonly stateId: string;
   /** Of the position, beside where the inputs and the records stand. */
-  readonly made: () => Pick<StatePosition, 'signature' | 'topicIds' | 'partitions'>;
+  readonly made: () => Pick<StatePosition, 'signature' | 'topicIds' | 'partitions' | 'epoch'>;
   /** Next offset of every input topic. */
   readonly inputs: InputPositions;
   /** Where the changelog's record after the newest committed one is to be found. */

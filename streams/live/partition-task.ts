@@ -11,11 +11,19 @@ import type { OutputBatch } from '../../schemas/batch.ts';
 import type { Config, KafkaConfig } from '../../schemas/config.ts';
 import { decodePlace, PLACE_KEYS } from '../../schemas/erasure-place.ts';
 import type { PipelineError } from '../../schemas/errors.ts';
-import type { InputPositions, StateChange, StatePosition, StateSignature, TopicIds } from '../../schemas/state.ts';
+import { encodePosition, POSITION_KEY } from '../../schemas/position-record.ts';
+import {
+  epochOfReset,
+  type InputPositions,
+  RESET_KEY,
+  type StateChange,
+  type StatePosition,
+  type StateSignature,
+  type TopicIds,
+} from '../../schemas/state.ts';
 import { ErasurePlaces } from './erasure-places.ts';
 import { PartitionCommits } from './partition-commits.ts';
 import { PartitionSource } from './partition-source.ts';
-import { encodePosition, POSITION_KEY } from './position-record.ts';
 import { ClockCheck } from './require-clock.ts';
 import { type RestoredState, restoreState, type StateMeta } from './restore-state.ts';
 import { startPositions } from './start-positions.ts';
@@ -64,6 +72,8 @@ export interface TaskObserver {
 
 export class PartitionTask {
   readonly partition: number;
+  /** Of what is published of the partition's state. */
+  readonly epoch: number;
   readonly sequences: PersistentSequenceStore;
   readonly #parts: TaskParts;
   readonly #producer: PartitionProducer;
@@ -113,6 +123,7 @@ export class PartitionTask {
     changelogEnd: number,
   ) {
     this.partition = partition;
+    this.epoch = epochIn(state);
     this.#places = places;
     this.#parts = parts;
     this.#producer = producer;
@@ -124,7 +135,12 @@ export class PartitionTask {
       changelog: parts.changelog,
       topic,
       stateId: state.stateId,
-      made: () => ({ topicIds: parts.topicIds, partitions: parts.partitions, signature: parts.signature }),
+      made: () => ({
+        topicIds: parts.topicIds,
+        partitions: parts.partitions,
+        signature: parts.signature,
+        ...(this.epoch > 0 && { epoch: this.epoch }),
+      }),
       inputs,
       end: changelogEnd,
       onAgain: (error) => parts.observer.onCommitAgain?.(partition, error),
@@ -244,14 +260,21 @@ async function commitStart(
   inputs: InputPositions,
   { config, signature, topicIds, partitions, now }: TaskParts,
   producer: PartitionProducer,
-  { store, stateId }: RestoredState,
+  state: RestoredState,
 ): Promise<void> {
+  const { store, stateId } = state;
   const changelog = changelogOf(config.kafka);
-  const position: StatePosition = { stateId, inputs, topicIds, partitions, records: store.count, signature };
+  const epoch = epochIn(state);
+  const made = { topicIds, partitions, signature, ...(epoch > 0 && { epoch }) };
+  const position: StatePosition = { stateId, inputs, records: store.count, ...made };
   const records = new Map([[changelog, [{ key: POSITION_KEY, value: encodePosition(position) }]]]);
   const ends = await producer.commit({ records, inputs });
   await store.write([], { position, changelogOffset: ends.get(changelog)!, savedAtMs: now() });
 }
+
+/** By its position; before there is one, as the reset said that began it. */
+const epochIn = ({ position, store }: RestoredState): number =>
+  position?.epoch ?? epochOfReset(position === undefined ? store.get(RESET_KEY) : undefined);
 
 async function placesOf(
   partition: number,

@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { TOMBSTONES_KEPT_MS } from '../../infra/kafka/topics.ts';
 import { type LmdbStateStore, openStateStore, type StateStoreMeta } from '../../infra/store/lmdb-state-store.ts';
 import type { SourceRecord } from '../../schemas/action.ts';
+import { decodePosition, isPosition } from '../../schemas/position-record.ts';
 import type { StateChange, StatePosition } from '../../schemas/state.ts';
 import type { TaskParts } from './partition-task.ts';
-import { decodePosition, isPosition } from './position-record.ts';
 import { headLost, requireWhole, whatIsMissing } from './whole-state.ts';
 
 /** Stored with every commit, in the same transaction of the local store. */

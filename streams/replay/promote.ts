@@ -4,12 +4,17 @@ import { requireInactive } from '../../infra/kafka/change-topics.ts';
 import { type KafkaClient, kafkaClient, requireLogin } from '../../infra/kafka/kafka-client.ts';
 import { type Promoted, promoteRun, requireReachable } from '../../infra/kafka/promote-run.ts';
 import { readRunRecords } from '../../infra/kafka/run-topics.ts';
+import { SchemaRegistry } from '../../infra/kafka/schema-registry.ts';
 import { withAdmin } from '../../infra/kafka/topics.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
+import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
+import { fixedSchemas } from '../../schemas/avro/schemas.ts';
 import { PipelineError } from '../../schemas/errors.ts';
+import { encodePosition, POSITION_KEY } from '../../schemas/position-record.ts';
+import { Fault } from '../../schemas/record-fields.ts';
 import { type RunRange, type RunRecord, rangesOf } from '../../schemas/run-record.ts';
 import type { StateSignature } from '../../schemas/state.ts';
-import { encodePosition, POSITION_KEY } from '../live/position-record.ts';
+import { versionOf } from '../../schemas/version.ts';
 import type { LiveConfig } from '../require-kafka.ts';
 import { settingsOf } from './settings-of.ts';
 
@@ -55,12 +60,28 @@ export async function executePromotion(
   const kafka = kafkaClient(config.kafka);
   await requireStopped(kafka, config);
   const signature = run.facts['signature'] as StateSignature;
+  const codec = await codecOf(config);
   return promoteRun(kafka, config.kafka, {
     runId: run.runId,
     cut,
     position: (at) => ({ key: POSITION_KEY, value: encodePosition({ ...at, signature }) }),
+    current: (name, value, epoch) => {
+      if (epoch === 0) return value;
+      const record = codec.decode(name, value);
+      if (record instanceof Fault) throw new PipelineError('SOURCE_UNREADABLE', `run ${run.runId}: ${record.message}`);
+      return codec.encode(name, { ...record, version: versionOf(record.version, epoch) } as never);
+    },
     ...(onPartition !== undefined && { onPartition }),
   });
+}
+
+/** Reads the run's outputs, and writes the deployment's. */
+async function codecOf({ kafka }: LiveConfig): Promise<AvroCodec> {
+  const { schemaRegistry, topics, maxRecordBytes } = kafka;
+  const registry = schemaRegistry && new SchemaRegistry(schemaRegistry);
+  await registry?.register({ UserEmbedding: topics.userEmbeddings, CandidateScores: topics.candidateScores });
+  // Outputs are larger than the records that they are of.
+  return new AvroCodec({ schemas: registry ?? fixedSchemas, maxRecordBytes: 16 * maxRecordBytes });
 }
 
 const requireStopped = (kafka: KafkaClient, { kafka: { applicationId } }: LiveConfig): Promise<void> =>

@@ -10,6 +10,7 @@ import { schemaIdsOf } from '../../schemas/avro/wire-format.ts';
 import { PipelineError } from '../../schemas/errors.ts';
 import { Fault } from '../../schemas/record-fields.ts';
 import type { StoredState } from '../../schemas/stored-state.ts';
+import { ofNewestEpoch } from '../../schemas/version.ts';
 import type { LiveConfig } from '../require-kafka.ts';
 
 export interface StoredEmbeddings {
@@ -20,7 +21,10 @@ export interface StoredEmbeddings {
 }
 
 export const storedInRun = (clickhouse: ClickHouse, runId: string): StoredEmbeddings => ({
-  ofUsers: (userIds) => embeddingsOfUsers(clickhouse, runId, userIds),
+  ofUsers: async (userIds) => {
+    const stored = await embeddingsOfUsers(clickhouse, runId, userIds);
+    return new Map([...stored].map(([userId, versions]) => [userId, ofNewestEpoch(versions)]));
+  },
   users: () => usersOfRun(clickhouse, runId),
 });
 
@@ -55,7 +59,9 @@ export async function storedInTopic({ kafka: config }: LiveConfig, signal?: Abor
   }
   return {
     ofUsers: (userIds) =>
-      Promise.resolve(new Map(userIds.flatMap((userId) => (held.has(userId) ? [[userId, held.get(userId)!] as const] : [])))),
+      Promise.resolve(
+        new Map(userIds.flatMap((userId) => (held.has(userId) ? [[userId, ofNewestEpoch(held.get(userId)!)] as const] : []))),
+      ),
     users: () => Promise.resolve(held.keys()),
   };
 }

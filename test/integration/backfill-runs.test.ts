@@ -4,9 +4,11 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { partitionOf } from '../../infra/kafka/keyed-producer.ts';
 import { OutputProducer } from '../../infra/kafka/output-producer.ts';
 import { requireReachable } from '../../infra/kafka/promote-run.ts';
+import { executeReset, planReset } from '../../infra/kafka/reset.ts';
 import { type Bundle, loadBundle, writeBundle } from '../../models/hstu/bundle.ts';
 import { randomBundle } from '../../models/hstu/random-bundle.ts';
 import type { StoredState } from '../../schemas/stored-state.ts';
+import { countOf, epochOf } from '../../schemas/version.ts';
 import { backfill, verifyStored } from '../../streams/replay/backfill.ts';
 import { kafkaOutput } from '../../streams/replay/kafka-output.ts';
 import { executePromotion, planPromotion } from '../../streams/replay/promote.ts';
@@ -141,8 +143,34 @@ describe.skipIf(!kafkaIsPossible)('runs of backfills', { timeout: 240_000 }, () 
         await verifyStored({ config, bundle: loaded, source, stored: await newest(world), everyVersion: false }),
       ).toMatchObject({ missing: [], extra: [], mismatches: [] });
     }
+    // Whoever keeps the highest version has the newest: of each user versions only grow, whichever model counts, and through a reset.
+    await growing(world);
+    expect(await newestEpoch(world)).toBe(2);
+    const config = { ...world.config, state: { ...world.config.state, path: world.folder } };
+    await executeReset(world.kafka, config, await planReset(world.kafka, config, 'earliest'));
+    const again = await world.start('reset');
+    await world.untilConsumed(actions.length);
+    expect(await again.stop()).toBe(0);
+    await growing(world);
+    expect(await newestEpoch(world)).toBe(3);
   });
 });
+
+/** By user, in the order in which they were published. */
+async function versionsOf(world: LiveWorld): Promise<Map<string, number[]>> {
+  const versions = new Map<string, number[]>();
+  for (const { key, value } of await world.outputs(world.config.kafka.topics.userEmbeddings, 'UserEmbedding'))
+    if (value !== null) versions.set(key, [...(versions.get(key) ?? []), value.version]);
+  return versions;
+}
+
+const newestEpoch = async (world: LiveWorld): Promise<number> =>
+  Math.max(...[...(await versionsOf(world)).values()].map((versions) => epochOf(versions.at(-1)!)));
+
+async function growing(world: LiveWorld): Promise<void> {
+  for (const [user, versions] of await versionsOf(world))
+    expect(versions, user).toEqual([...new Set(versions)].sort((a, b) => a - b));
+}
 
 const lists = (world: LiveWorld) => world.outputs(world.config.kafka.topics.candidateScores, 'CandidateScores');
 
@@ -153,7 +181,7 @@ async function newest(world: LiveWorld) {
     users.delete(key);
     if (value === null) continue;
     const { version, queryTimeMs, lineage, embedding } = value;
-    users.set(key, new Map([[version, { ...lineage, queryTimeMs, embedding: Float32Array.from(embedding) }]]));
+    users.set(key, new Map([[countOf(version), { ...lineage, queryTimeMs, embedding: Float32Array.from(embedding) }]]));
   }
   return { ofUsers: () => Promise.resolve(users), users: () => Promise.resolve(users.keys()) };
 }

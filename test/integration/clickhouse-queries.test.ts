@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { writeHealth } from '../../infra/clickhouse/feed/feed-offsets.ts';
 import { runQuery } from '../../infra/clickhouse/queries.ts';
+import { whyNoRows } from '../../infra/clickhouse/why-no-rows.ts';
 import { type Event, LIVE, type Published, type QueryWorld, queryWorld } from '../support/query-world.ts';
 
 let world: QueryWorld;
@@ -319,5 +320,25 @@ describe('every named query of the analytics agrees with a plain computation', (
       "INSERT INTO quality (run_id, user_id, event_id, published_at) VALUES ('live', '29', 'x', '2029-01-01 00:00:00')",
     );
     expect(await ask('erasure-audit')).toEqual([{ ...clean, remaining: 1, tables: ['quality'] }]);
+  });
+});
+
+describe('a question without an answer', () => {
+  it('says why: no such run, no vectors of the model, nothing that matches', async () => {
+    const { clickhouse } = world;
+    expect(await whyNoRows(clickhouse, { sql: 'SELECT 1' }, { run_id: 'nope' })).toMatch(
+      new RegExp(`nothing is stored of run 'nope'; stored are .*${LIVE}`),
+    );
+    expect(await whyNoRows(clickhouse, { sql: 'SELECT 1' }, { run_id: LIVE, user_id: 'x' })).toBe(
+      `nothing matches run_id=${LIVE} user_id=x`,
+    );
+    const comparing = { sql: 'SELECT 1 FROM entities' };
+    expect(await whyNoRows(clickhouse, comparing, { run_id: LIVE })).toContain('nothing matches');
+    await clickhouse.command(
+      `INSERT INTO embeddings_current (run_id, user_id, version, model_digest) VALUES ('${LIVE}', 'of-another-model', 1, 'abcdef')`,
+    );
+    expect(await whyNoRows(clickhouse, comparing, { run_id: LIVE })).toBe(
+      'of these models the vectors of entities are not stored: abcdef; ask once with --set bundle=FOLDER for each',
+    );
   });
 });

@@ -72,6 +72,10 @@ describe.skipIf(!kafkaIsPossible)('erase', { timeout: 150_000 }, () => {
     await until(async () => (await rows('scores')) > 0 && (await rows('dead_letters')) === 1, 30_000);
     await clickhouse.command(`INSERT INTO scores (run_id, user_id, version) VALUES ('a backfill', '${VICTIM}', 1)`);
 
+    // What lists are compared with was stored when the model began to serve.
+    const vectors = await clickhouse.rows<{ n: number }>('SELECT count() AS n FROM entities FINAL');
+    expect(vectors[0]!.n).toBe(300);
+
     const before = left(await verify());
     for (const topic of [changelogOf(world.config.kafka), topics.userEmbeddings]) expect(before).toContain(`topic ${topic}`);
     for (const place of ['state folder', 'actions of run', 'embeddings_current of run', 'dead_letters of run', 'a backfill'])
