@@ -9,8 +9,8 @@ import { type OutgoingRecord, PartitionProducer } from '../infra/kafka/partition
 import { changelogOf } from '../infra/kafka/topics.ts';
 import { UserSequence } from '../operators/index.ts';
 import { changesOf } from '../operators/state-pages.ts';
-import type { StatePosition } from '../schemas/state.ts';
 import { encodePosition, POSITION_KEY } from '../schemas/position-record.ts';
+import type { StatePosition } from '../schemas/state.ts';
 import { lruHitRatio } from '../streams/plan.ts';
 import { signatureOf } from '../streams/state-signature.ts';
 import {

@@ -20,7 +20,8 @@ describe('estimate', () => {
       const bundle = await loadBundle(config.bundle);
       const common = { config, bundle, source: fileBackfill(config), memoryBytes: 4 * 2 ** 20 };
       const result = await estimate({ ...common, mode: 'every-event' });
-      expect(result).toMatchObject({ records: 104_519, events: 104_519, deadLetters: 0 });
+      expect(result).toMatchObject({ records: 104_519, events: 104_519, ignored: 0 });
+      expect(result.refusals.count).toBe(0);
       expect(Math.abs(result.embeddings - 100_836)).toBeLessThan(5_000);
       expect(result.embeddingBytes).toBe(4 * bundle.config.dimension * result.embeddings);
       expect(result.sortBytes).toBeGreaterThan(5e6);
