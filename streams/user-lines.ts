@@ -13,6 +13,11 @@ export interface LineFault {
   readonly event?: number;
 }
 
+/** Longest line of a user, characters: some 100,000 events. */
+export const MAX_LINE = 16 * 2 ** 20;
+/** Stands in the place of a longer one, of which nothing is held. */
+export const TOO_LONG = '\0a line that is too long';
+
 /** What every line says of its user. */
 export const userLine = z.object({
   userId: z.string().min(1),
@@ -39,6 +44,8 @@ export function readLine<T>(
   schema: z.ZodType<T>,
   line: string,
 ): { readonly value: T } | { readonly fault: readonly LineFault[] } {
+  if (line === TOO_LONG)
+    return { fault: [{ code: 'RECORD_TOO_LARGE', step: 'decode', message: `the line is longer than ${MAX_LINE} characters` }] };
   let json: unknown;
   try {
     json = JSON.parse(line);

@@ -1,11 +1,11 @@
 /** A file of JSON lines through a function, some lines at a time, into another file; with progress. */
-import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import { createInterface } from 'node:readline';
 import { count } from '../../infra/console/format.ts';
 import { startProgress } from '../../infra/console/progress.ts';
 import { type OutputFile, openOutputFile } from '../../infra/files/output-file.ts';
+import { readLines } from '../../infra/files/read-lines.ts';
 import { messageOf, PipelineError } from '../../schemas/errors.ts';
+import { MAX_LINE, TOO_LONG } from '../user-lines.ts';
 import { INTERRUPTED, onInterrupt } from './interrupt.ts';
 
 export interface LinesCommand<T> {
@@ -74,19 +74,13 @@ async function transformAll<T extends LineResult>(
     tell(bytes, users);
     return goesOn && !signal.aborted;
   };
-  const file = createReadStream(input);
-  try {
-    for await (const line of createInterface({ input: file, crlfDelay: Number.POSITIVE_INFINITY })) {
-      bytes += Buffer.byteLength(line) + 1;
-      if (line.trim() === '') continue;
-      batch.push(line);
-      if (batch.length === LINES_AT_ONCE && !(await flush())) return undefined;
-    }
-    if (batch.length > 0 && !(await flush())) return undefined;
-    return { users, faults };
-  } finally {
-    file.destroy();
+  for await (const { line = TOO_LONG } of readLines(input, MAX_LINE)) {
+    bytes += Buffer.byteLength(line) + 1;
+    batch.push(line);
+    if (batch.length === LINES_AT_ONCE && !(await flush())) return undefined;
   }
+  if (batch.length > 0 && !(await flush())) return undefined;
+  return { users, faults };
 }
 
 /** @throws PipelineError `SOURCE_UNREADABLE` unless `file` is one */

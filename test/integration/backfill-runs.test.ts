@@ -13,6 +13,7 @@ import { backfill, verifyStored } from '../../streams/replay/backfill.ts';
 import { kafkaOutput } from '../../streams/replay/kafka-output.ts';
 import { executePromotion, planPromotion } from '../../streams/replay/promote.ts';
 import { kafkaBackfill } from '../../streams/replay/source.ts';
+import { until } from '../support/clickhouse-store.ts';
 import { kafkaIsPossible, randomName, sharedKafka } from '../support/kafka-broker.ts';
 import { liveBundle, liveEvents } from '../support/live-bundle.ts';
 import { LiveWorld, type Output } from '../support/live-world.ts';
@@ -77,8 +78,9 @@ describe.skipIf(!kafkaIsPossible)('runs of backfills', { timeout: 240_000 }, () 
     const before = (await world.outputs(topics.userEmbeddings, 'UserEmbedding')).length;
     const done = await executePromotion(config, plan);
     expect(done.withdrawn).toBe(1);
-    const promoted = (await world.outputs(topics.userEmbeddings, 'UserEmbedding')).length - before;
-    expect(promoted).toBe(done.embeddings + done.withdrawn);
+    // Brokers show what was committed a moment after they have said so.
+    const promoted = async () => (await world.outputs(topics.userEmbeddings, 'UserEmbedding')).length - before;
+    await until(async () => (await promoted()) === done.embeddings + done.withdrawn, 10_000);
     // Done again, as after a crash on the way, it changes nothing that matters.
     await executePromotion(config, plan);
 

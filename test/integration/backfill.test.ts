@@ -14,6 +14,7 @@ import type { Bundle } from '../../models/hstu/bundle.ts';
 import { loadBundle } from '../../models/hstu/bundle.ts';
 import { AvroCodec } from '../../schemas/avro/avro-codec.ts';
 import { parseConfig } from '../../schemas/config.ts';
+import { countOf } from '../../schemas/version.ts';
 import { loadConfig } from '../../streams/load-config.ts';
 import { backfill, verifyStored } from '../../streams/replay/backfill.ts';
 import { clickhouseOutput } from '../../streams/replay/clickhouse-output.ts';
@@ -122,7 +123,7 @@ describe.skipIf(!kafkaIsPossible)('a backfill of Kafka', { timeout: 180_000 }, (
       send(topics.userActions, userId, codec.encode('UserAction', { ...template!, userId, eventId }), timestampMs);
     const alive = async () => {
       const last = new Map((await odd.outputs(topics.userEmbeddings, 'UserEmbedding')).map(({ key, value }) => [key, value]));
-      return [...last].flatMap(([key, value]) => (value === null ? [] : [`${key}/${value.version}`])).sort();
+      return [...last].flatMap(([key, value]) => (value === null ? [] : [`${key}/${countOf(value.version)}`])).sort();
     };
     const verified = async () => {
       const stored = await storedInTopic(odd.config);

@@ -3,11 +3,13 @@ import { writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
+import kafkajs from 'kafkajs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
 import type { LocalKafka } from '../../infra/kafka/broker/local-kafka.ts';
 import { startKafka } from '../../infra/kafka/broker/start-kafka.ts';
 import { ADMIN, OUTSIDER, PIPELINE_USER } from '../../infra/kafka/broker/users.ts';
+import { kafkaClient } from '../../infra/kafka/kafka-client.ts';
 import type { Bundle } from '../../models/hstu/bundle.ts';
 import { runCommand } from '../support/command-line.ts';
 import { kafkaIsPossible, privateKafka, randomName } from '../support/kafka-broker.ts';
@@ -132,6 +134,34 @@ describe.skipIf(!kafkaIsPossible)('live, over TLS and SASL', { timeout: 120_000 
     expect(code).toBe(2);
     expect(stderr).toMatch(/KAFKA_AUTHORIZATION .*ACL: TOPIC_AUTHORIZATION_FAILED/);
     expect(seconds).toBeLessThan(15);
+  });
+
+  it('a-right-that-is-taken-away-is-said: within seconds the instance has failed and ended, with 2', async () => {
+    const { userActions } = world.config.kafka.topics;
+    const instance = await world.start('a');
+    await instance.untilRunning();
+    const { AclOperationTypes, AclPermissionTypes, AclResourceTypes, ResourcePatternTypes } = kafkajs;
+    const denied = {
+      resourceType: AclResourceTypes.TOPIC,
+      resourceName: userActions,
+      resourcePatternType: ResourcePatternTypes.LITERAL,
+      principal: `User:${PIPELINE_USER}`,
+      host: '*',
+      operation: AclOperationTypes.READ,
+      permissionType: AclPermissionTypes.DENY,
+    };
+    const admin = kafkaClient({ ...world.config.kafka, ...broker.connection(ADMIN) } as never).admin();
+    await admin.connect();
+    await admin.createAcls({ acl: [denied] });
+    const began = performance.now();
+    try {
+      expect(await instance.ended(20_000)).toBe(2);
+      expect(performance.now() - began).toBeLessThan(15_000);
+      expect(instance.log).toMatch(/KAFKA_AUTHORIZATION[^\n]*TOPIC_AUTHORIZATION_FAILED/);
+    } finally {
+      await admin.deleteAcls({ filters: [denied] });
+      await admin.disconnect();
+    }
   });
 
   it('an-expired-certificate-is-said-and-not-tried-for-ever', async () => {

@@ -221,7 +221,7 @@ describe('rows of files and tables', { timeout: 120_000 }, () => {
     await expect(read({ files: [mapped('bad.parquet', 'parquet')] })).rejects.toThrow(
       /cannot read source file '.*bad\.parquet' as Parquet: /,
     );
-    await writeFile(path('bad.csv.gz'), 'not packed');
+    await writeFile(path('bad.csv.gz'), gzipSync('not whole'.repeat(100)).subarray(0, 20));
     await expect(read({ files: [mapped('bad.csv.gz', 'csv')] })).rejects.toMatchObject({ code: 'SOURCE_UNREADABLE' });
     await expect(read({ files: [mapped('none-*.csv', 'csv')] })).rejects.toThrow(/no file matches '.*none-\*\.csv'/);
     const { mapping } = mapped('', 'csv');

@@ -4,6 +4,7 @@ import { type Bundle, loadBundle } from '../../models/hstu/bundle.ts';
 import { LineEncoder } from '../../streams/encode-lines.ts';
 import { LineScorer, type ScoreLinesOptions } from '../../streams/score-lines.ts';
 import { TopologyDriver } from '../../streams/topology-driver.ts';
+import { TOO_LONG } from '../../streams/user-lines.ts';
 import { CACHEABLE, RANKING } from '../models/bundles.ts';
 
 const START = 1_500_000_000_000;
@@ -85,6 +86,7 @@ describe.each([
         { ...good, events: [{ ...good.events[0], action: 'dance' }] },
         { ...good, topK: 0 },
         good,
+        TOO_LONG,
       ],
       { unknownCandidates: 'leave-out' },
     );
@@ -94,8 +96,9 @@ describe.each([
       ['ACTION_UNKNOWN'],
       ['FIELD_INVALID'],
       undefined,
+      ['RECORD_TOO_LARGE'],
     ]);
-    expect(results.map(({ coldStart }) => coldStart)).toEqual([undefined, undefined, true, undefined, undefined]);
+    expect(results.map(({ coldStart }) => coldStart)).toEqual([undefined, undefined, true, undefined, undefined, undefined]);
     expect(results[4]).toMatchObject({ leftOut: [{ entity: 'song:1', reason: 'unknown-entity' }] });
     expect(results[4]!.candidates).toHaveLength(1);
   });
