@@ -20,7 +20,7 @@ export type TokenResult =
   /** Encoded as two tokens, the entity (`entity`, again) and what was done with it. */
   | { readonly kind: 'token'; readonly entity: number; readonly tokens: readonly [number, number] }
   /** Of a kind that is kept and not encoded. */
-  | { readonly kind: 'keep' }
+  | { readonly kind: 'keep'; readonly unknownEntity?: true }
   | { readonly kind: 'refuse'; readonly code: ErrorCode; readonly message: string };
 
 export interface Tokenizer {
@@ -149,7 +149,8 @@ function sequenceBatch(
       continue;
     }
     if (token.kind === 'keep') {
-      processed.push({ action, disposition: sequenceOf(userId).keep(eventId, eventTimeMs) });
+      const disposition = sequenceOf(userId).keep(eventId, eventTimeMs);
+      processed.push({ action, disposition, ...(token.unknownEntity && { unknownEntity: true }) });
       continue;
     }
     const isFeature = features?.isFeature(action.entity) === true;

@@ -86,6 +86,8 @@ export interface RequestAnswer {
 export interface ProcessedAction {
   readonly action: PositionedAction;
   readonly disposition: Disposition;
+  /** Of an entity that the model does not have: no token for it. */
+  readonly unknownEntity?: true;
 }
 
 /** An event whose item is ranked against the row before it. */

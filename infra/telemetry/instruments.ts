@@ -59,6 +59,11 @@ export function instruments(registry: Registry) {
       'action',
       'code',
     ]),
+    unknownEntities: counter(
+      'hstu_unknown_entities_total',
+      'Events of entities that the model does not have, kept without a token (unknownEntity: skip).',
+      ['action'],
+    ),
     unknownFeatures: counter('hstu_unknown_side_features_total', 'Values of side features that the model does not have.', [
       'feature',
     ]),

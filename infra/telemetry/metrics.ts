@@ -195,6 +195,10 @@ export class StreamMetrics {
   }
 
   #countEvents({ processed }: OutputBatch): void {
+    const unknown = processed.flatMap(({ action, unknownEntity }) =>
+      unknownEntity === true ? this.#kindsOf(action.action) : [],
+    );
+    for (const [action, events] of tally(unknown, (kind) => kind)) this.#i.unknownEntities.inc({ action }, events);
     let tokens = 0;
     const kinds = processed.flatMap(({ action, disposition }) => {
       if (disposition === 'appended' || disposition === 'inserted') tokens += 1;

@@ -11,10 +11,12 @@ export type Token =
   | { readonly kind: 'token'; readonly entity: number }
   /** Layout `interleaved`: the event's tokens in order, the entity (`entity`, again) and what was done with it. */
   | { readonly kind: 'token'; readonly entity: number; readonly tokens: readonly [number, number] }
-  | { readonly kind: 'keep' }
+  /** Of a kind that is not encoded, or of an entity that the model does not have. */
+  | { readonly kind: 'keep'; readonly unknownEntity?: true }
   | { readonly kind: 'refuse'; readonly code: ErrorCode; readonly message: string };
 
 const KEEP: Token = { kind: 'keep' };
+const KEEP_UNKNOWN: Token = { kind: 'keep', unknownEntity: true };
 /** Joins actions of one event: `click+like`. */
 const AND = '+';
 
@@ -54,7 +56,7 @@ export class Tokenizer {
     }
     const row = this.#tableRowOf(entity);
     if (row !== undefined) return this.#tokenOf(row, kinds, value);
-    if (this.#config.unknownEntity === 'skip') return KEEP;
+    if (this.#config.unknownEntity === 'skip') return KEEP_UNKNOWN;
     return {
       kind: 'refuse',
       code: 'ENTITY_UNKNOWN',

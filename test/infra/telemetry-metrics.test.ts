@@ -79,7 +79,7 @@ const output: OutputBatch = {
     processed('rating', 'appended'),
     processed('rating', 'inserted'),
     processed('rating', 'late'),
-    processed('x y', 'kept'),
+    { ...processed('x y', 'kept'), unknownEntity: true },
   ],
   deadLetters: [
     { position, code: 'FIELD_MISSING', step: 'decode', message: '', original: null },
@@ -165,6 +165,7 @@ describe('metrics', () => {
       'hstu_cache_outcomes_total{outcome="cold"}': 2,
       hstu_embeddings_published_total: 6,
       hstu_scores_published_total: 2,
+      'hstu_unknown_entities_total{action="other"}': 2,
     };
     for (const [key, value] of Object.entries(expected)) expect([key, series.get(key)]).toEqual([key, expect.closeTo(value)]);
   });
