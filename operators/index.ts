@@ -18,6 +18,7 @@ export { type EncodeOptions, type Encoder, encode } from './encode.ts';
 export { eraseUser } from './erase-user.ts';
 export type { FeatureRunsOptions } from './feature-runs.ts';
 export { gather } from './gather.ts';
+export { daysToSeconds, type HiddenEventsOptions, type HiddenOf, hiddenEvents, type KindTokenizer } from './hidden-events.ts';
 export { InMemorySequenceStore } from './in-memory-sequence-store.ts';
 export type { CandidateScorer } from './judge-lists.ts';
 export { mapInOrder } from './map-in-order.ts';

@@ -1,6 +1,7 @@
 /** What of an encoded update has to be scored. */
 import type { EncodedUpdate } from '../schemas/batch.ts';
 import type { ScoreRequest } from '../schemas/encoding.ts';
+import type { HiddenOf } from './hidden-events.ts';
 
 export interface ScorePart {
   readonly segment: number;
@@ -23,9 +24,22 @@ interface AskedRow {
  * One request a segment, over the rows from the first to the last that something is asked of; two or more where the seen
  * list forgot its oldest in between, since all rows of a request share one list.
  */
-export function scoreParts({ update, segments }: EncodedUpdate, topK: number, seenFilter: boolean): ScorePart[] {
+export function scoreParts({ update, segments }: EncodedUpdate, topK: number, seenFilter: boolean | HiddenOf): ScorePart[] {
   const asked: AskedRow[] = update.targets.map((target) => ({ ...target, published: false }));
-  if (topK > 0)
+  // What hides by kind and age is each list's own: it is asked for by itself, after what else is asked of its segment.
+  const lists: ScorePart[] =
+    typeof seenFilter !== 'function' || topK === 0
+      ? []
+      : update.publish.map(({ segment }) => {
+          const window = update.request.segments[segment]!;
+          const { rows } = segments[segment]!;
+          const row = window.entities.length - window.from - 1;
+          const width = rows.length / (row + 1);
+          const seen = seenFilter(window);
+          const one = { targets: new Int32Array(1), seen, seenCount: Int32Array.of(seen.length), topK };
+          return { segment, firstRow: row, request: { rows: rows.subarray(row * width, (row + 1) * width), ...one } };
+        });
+  if (topK > 0 && typeof seenFilter !== 'function')
     for (const { segment, seenStart, seenCount } of update.publish) {
       const { entities, from } = update.request.segments[segment]!;
       const seen = seenFilter ? { seenStart, seenCount } : { seenStart: 0, seenCount: 0 };
@@ -41,7 +55,7 @@ export function scoreParts({ update, segments }: EncodedUpdate, topK: number, se
     const width = segments[first.segment]!.rows.length / (entities.length - from);
     parts.push(partOf(asked.slice(begin, end), segments[first.segment]!.rows, width, update.seen, topK));
   }
-  return parts;
+  return lists.length === 0 ? parts : [...parts, ...lists].sort((a, b) => a.segment - b.segment);
 }
 
 function partOf(asked: readonly AskedRow[], rows: Float32Array, width: number, seen: Int32Array, topK: number): ScorePart {

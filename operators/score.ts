@@ -3,6 +3,7 @@ import { defer, map, type OperatorFunction, of } from 'rxjs';
 import type { EncodedUnit, EncodedUpdate, ScoredUnit } from '../schemas/batch.ts';
 import type { CallTerms, ScoreRequest, ScoreResult } from '../schemas/encoding.ts';
 import { PipelineError } from '../schemas/errors.ts';
+import type { HiddenOf } from './hidden-events.ts';
 import { mapInOrder } from './map-in-order.ts';
 import { requireInteger } from './require-option.ts';
 import { type RetryOptions, retryRetriable } from './retry-retriable.ts';
@@ -18,8 +19,8 @@ export interface ScoreOptions extends RetryOptions {
   readonly scorer: Scorer;
   /** Entities to publish with every embedding; 0 for none. @default 10 */
   readonly topK?: number;
-  /** Leave out of the published entities what the user has seen. Ranks always do. @default true */
-  readonly seenFilter?: boolean;
+  /** Leave out of the published entities what the user has seen, or what of it the function says. Ranks always leave out all. @default true */
+  readonly seenFilter?: boolean | HiddenOf;
   /** The model's rows compare with the catalogue. Where they do not, nothing is ranked and no entities are published. @default true */
   readonly retrieves?: boolean;
   /** Micro-batches in the scorer at once. @default 4 */
@@ -79,7 +80,8 @@ function joinParts({ update }: EncodedUpdate, parts: readonly ScorePart[], resul
   );
   parts.forEach(({ segment, firstRow }, i) => {
     const { ranks } = scores[segment]!;
-    ranks.set(results[i]!.ranks, firstRow);
+    // A list that is asked for by itself ranks nothing.
+    for (const [row, rank] of results[i]!.ranks.entries()) if (rank !== 0) ranks[firstRow + row] = rank;
     // Only a segment's last part is asked for candidates, so the last result is the one to keep.
     scores[segment] = { ...results[i]!, ranks };
   });

@@ -3,6 +3,7 @@ import type { PositionedRequest } from '../schemas/avro/requests.ts';
 import type { SequencedRequest } from '../schemas/batch.ts';
 import type { LeftOutCandidate } from '../schemas/output.ts';
 import { digestHex, EMPTY_DIGEST } from '../schemas/sequence-digest.ts';
+import type { HiddenOf } from './hidden-events.ts';
 import type { SequenceStore } from './sequence-store.ts';
 import { toSeconds, type UserSequence } from './user-sequence.ts';
 
@@ -18,8 +19,8 @@ export interface SequenceRequestsOptions {
   readonly vocabulary: CandidateVocabulary;
   /** Score entities outside the vocabulary by their shared row, where the model has such rows. @default 'hash' */
   readonly unknownCandidates?: 'hash' | 'leave-out';
-  /** Leave out of the catalogue's best what the user has seen. @default true */
-  readonly seenFilter?: boolean;
+  /** Leave out of the catalogue's best what the user has seen, or what of it the function says. @default true */
+  readonly seenFilter?: boolean | HiddenOf;
 }
 
 /** The user's part of what a request is answered from; shared by the requests of one batch. */
@@ -103,13 +104,15 @@ function sequenceRequest(
       leftOut.push({ entity, reason: 'unknown-entity' });
     else asked.push({ entity, row });
   }
-  const seenEntities = seenFilter && entities.length === 0 ? Array.from(seen, (token) => vocabulary.entityOf(token)) : [];
-  const hidden = entities.length > 0 ? [] : [...deny, ...seenEntities].flatMap((entity) => vocabulary.rowOf(entity) ?? []);
   const queryTimeMs = Math.max(request.queryTimeMs, lastEventTimeMs ?? Number.NEGATIVE_INFINITY);
+  const asOf = { ...window, queryTimeS: toSeconds(queryTimeMs) };
+  const filtered = typeof seenFilter === 'function' ? seenFilter(asOf) : seenFilter ? seen : new Int32Array(0);
+  const seenEntities = entities.length === 0 ? Array.from(filtered, (token) => vocabulary.entityOf(token)) : [];
+  const hidden = entities.length > 0 ? [] : [...deny, ...seenEntities].flatMap((entity) => vocabulary.rowOf(entity) ?? []);
   return {
     request,
     expired: false,
-    window: { ...window, queryTimeS: toSeconds(queryTimeMs) },
+    window: asOf,
     version,
     sequenceDigest,
     queryTimeMs,

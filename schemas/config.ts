@@ -276,8 +276,23 @@ export const configSchema = z.strictObject({
     .strictObject({
       /** Entities published with every embedding; 0 for none. */
       topK: z.int().nonnegative().max(1_000).default(10),
-      /** Leave out what the user has already seen. */
-      seenFilter: z.boolean().default(true),
+      /**
+       * Leave out what the user has already seen. `{ actions, forDays }`: only what he did these kinds of action on, within so many days of the
+       * list's moment, as far as his window goes: of a shop, what was bought of late, while what was only viewed is listed again.
+       */
+      seenFilter: z
+        .union([
+          z.boolean(),
+          z
+            .strictObject({
+              /** Kinds of action, of a bundle whose tokens say them. @default all */
+              actions: z.array(z.string().min(1)).min(1).optional(),
+              /** @default for ever */
+              forDays: z.number().positive().max(36_500).optional(),
+            })
+            .refine(({ actions, forDays }) => actions !== undefined || forDays !== undefined, 'needs actions or forDays'),
+        ])
+        .default(true),
       /**
        * Two-stage, for a bundle that retrieves and ranks: the best so many by dot product are ranked by its task heads, and the
        * best `topK` of them published. @default 5 × topK

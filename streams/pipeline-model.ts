@@ -3,13 +3,19 @@ import { CatalogueOrder } from '../models/catalogue/overlay.ts';
 import type { Bundle } from '../models/hstu/bundle.ts';
 import { Popularity } from '../models/hstu/popularity.ts';
 import { Tokenizer } from '../models/hstu/tokenizer.ts';
-import type { Tokenizer as ActionTokenizer, CandidateVocabulary, ModelHeads, PopularityOrder } from '../operators/index.ts';
+import type {
+  Tokenizer as ActionTokenizer,
+  CandidateVocabulary,
+  KindTokenizer,
+  ModelHeads,
+  PopularityOrder,
+} from '../operators/index.ts';
 import { type BundleConfig, servesRetrieval } from '../schemas/bundle-config.ts';
 
 export interface PipelineModel {
   readonly digest: string;
   readonly window: BundleConfig['window'];
-  readonly tokenizer: ActionTokenizer & CandidateVocabulary;
+  readonly tokenizer: ActionTokenizer & CandidateVocabulary & KindTokenizer;
   readonly heads: ModelHeads;
   /** Entities of the catalogue. */
   readonly vocabularySize: number;

@@ -7,10 +7,14 @@ import {
   type Committer,
   type DecodeOptions,
   type Decoder,
+  daysToSeconds,
   decode,
   type Encoder,
   encode,
   gather,
+  type HiddenOf,
+  hiddenEvents,
+  type KindTokenizer,
   microBatch,
   orderedCommit,
   type Publisher,
@@ -66,7 +70,7 @@ export interface PipelineParts {
 /** What scoring needs; the in-flight bound is the encoder's. */
 interface ScoringParts {
   readonly settings: Pick<Config, 'scores'> & { readonly encoder: Pick<Config['encoder'], 'maxInFlight'> };
-  readonly model: Pick<PipelineModel, 'heads'>;
+  readonly model: Pick<PipelineModel, 'heads'> & { readonly tokenizer: KindTokenizer };
   readonly encoder: Scorer & CandidateScorer;
 }
 
@@ -97,6 +101,21 @@ export function featuresOfContexts(
   return sideFeatures({ names: side.namespaces, action });
 }
 
+/**
+ * What lists leave out of what the user did.
+ *
+ * @throws PipelineError `CONFIG_INVALID` for kinds that the model's tokens do not tell
+ */
+export function seenFilterOf({ scores }: Pick<Config, 'scores'>, tokenizer: KindTokenizer): boolean | HiddenOf {
+  const { seenFilter } = scores;
+  if (typeof seenFilter === 'boolean') return seenFilter;
+  const { actions, forDays } = seenFilter;
+  return hiddenEvents({
+    counts: tokenizer.ofKinds(actions),
+    withinS: forDays === undefined ? undefined : daysToSeconds(forDays),
+  });
+}
+
 /** Records to sequences: also how a restart rebuilds the state of what was committed, without encoding. */
 export const toSequences = ({
   decoder,
@@ -109,8 +128,8 @@ export const toSequences = ({
 }: Omit<PipelineParts, 'encoder' | 'publisher' | 'committer' | 'now'>): OperatorFunction<SourceBatch, SequencedBatch> => {
   const timed = stepTimer(observer);
   const { publish, scores } = settings;
-  const { seenFilter, unknownCandidates = 'hash' } = scores;
-  const asked = { vocabulary: model.tokenizer, seenFilter, unknownCandidates };
+  const { unknownCandidates = 'hash' } = scores;
+  const asked = { vocabulary: model.tokenizer, seenFilter: seenFilterOf(settings, model.tokenizer), unknownCandidates };
   const decoded = decode({ decoder, ...(requests !== undefined && { requests }) });
   const told = tap<DecodedBatch>(({ leftOut }) => {
     if (leftOut !== undefined) observer?.leftOut?.(leftOut);
@@ -139,7 +158,8 @@ export function scoring({
   encoder,
 }: ScoringParts): OperatorFunction<readonly EncodedUnit[], readonly ScoredUnit[]> {
   const { heads } = model;
-  const { topK, seenFilter, retrieve } = settings.scores;
+  const { topK, retrieve } = settings.scores;
+  const seenFilter = seenFilterOf(settings, model.tokenizer);
   const { maxInFlight } = settings.encoder;
   const twoStage = heads.retrieval && heads.ranking && topK > 0;
   const retrieved = twoStage ? Math.max(topK, retrieve ?? 5 * topK) : topK;

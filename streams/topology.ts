@@ -68,7 +68,7 @@ export function topology(config: Config): readonly Step[] {
       input: 'EncodedUnit[]',
       output: 'ScoredUnit[]',
       does: 'ranks what happened, lists the best entities',
-      bounds: `top ${scores.topK}${scores.seenFilter ? ' unseen' : ''}${follows === undefined ? '' : `; catalogue by ${follows}, changed between batches`}`,
+      bounds: `top ${scores.topK}${scores.seenFilter === false ? '' : scores.seenFilter === true ? ' unseen' : ` without ${(scores.seenFilter.actions ?? ['anything done']).join(', ')}${scores.seenFilter.forDays === undefined ? '' : ` of ${scores.seenFilter.forDays} days`}`}${follows === undefined ? '' : `; catalogue by ${follows}, changed between batches`}`,
       file: 'operators/score.ts',
       ...(follows !== undefined && { follows }),
     },

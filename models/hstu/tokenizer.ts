@@ -1,7 +1,7 @@
 /** From actions to tokens, as the bundle's vocabulary and token layout say. */
 import type { UserAction } from '../../schemas/action.ts';
 import type { BundleConfig } from '../../schemas/bundle-config.ts';
-import type { ErrorCode } from '../../schemas/errors.ts';
+import { type ErrorCode, PipelineError } from '../../schemas/errors.ts';
 import type { Bundle } from './bundle.ts';
 import { rowNumbers } from './row-numbers.ts';
 import { TokenCode } from './token-code.ts';
@@ -61,6 +61,37 @@ export class Tokenizer {
       kind: 'refuse',
       code: 'ENTITY_UNKNOWN',
       message: `entity '${entity}' is not in the bundle's ${this.#entities.length} entities`,
+    };
+  }
+
+  /**
+   * Whether the token at a place is of an entity on which one of these kinds was done; with undefined, of any.
+   *
+   * @throws PipelineError `CONFIG_INVALID` for kinds that are not encoded, or a bundle whose tokens do not say what was done
+   */
+  ofKinds(kinds: readonly string[] | undefined): (tokens: Int32Array, place: number) => boolean {
+    const code = this.#code;
+    const layout = this.#config.tokens?.layout;
+    if (kinds === undefined) return (tokens, place) => code.entityOf(tokens[place]!) > 0;
+    const allowed = [...this.#bits.keys()];
+    const unknown = kinds.filter((kind) => !this.#bits.has(kind));
+    if (unknown.length > 0)
+      throw new PipelineError(
+        'CONFIG_INVALID',
+        `scores.seenFilter.actions: ${unknown.join(', ')}: the bundle encodes ${allowed.join(', ')}`,
+      );
+    if (layout === undefined && allowed.length > kinds.length)
+      throw new PipelineError(
+        'CONFIG_INVALID',
+        `scores.seenFilter.actions: this bundle's tokens do not say what was done (it has no tokens.layout), so ${kinds.join(', ')} cannot be told from ${allowed.join(', ')}; forDays alone can`,
+      );
+    if (layout === undefined) return () => true;
+    const mask = kinds.reduce((bits, kind) => bits | (1 << this.#bits.get(kind)!), 0);
+    // Interleaved, what was done stands behind the entity.
+    const behind = layout === 'interleaved' ? 1 : 0;
+    return (tokens, place) => {
+      const done = tokens[place + behind];
+      return code.entityOf(tokens[place]!) > 0 && done !== undefined && (code.decode(done).actionBits & mask) !== 0;
     };
   }
 

@@ -6,6 +6,7 @@ import {
   type Committer,
   type Encoder,
   encode,
+  type KindTokenizer,
   type ModelHeads,
   orderedCommit,
   type Publisher,
@@ -33,7 +34,7 @@ export interface BulkEncoder {
 export interface BulkModel {
   readonly digest: string;
   readonly window: BundleConfig['window'];
-  readonly tokenizer: Tokenizer & { entityOf(row: number): string };
+  readonly tokenizer: Tokenizer & KindTokenizer & { entityOf(row: number): string };
   readonly heads: ModelHeads;
 }
 
