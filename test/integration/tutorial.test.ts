@@ -1,5 +1,5 @@
 /** docs/tutorial.md, command by command as it stands there, on fewer events; and whether what comes out is what really happened. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -20,6 +20,8 @@ import { kafkaIsPossible } from '../support/kafka-broker.ts';
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const SHOP = join(ROOT, '.hstu/shop');
 const EVENTS = 12_000;
+/** For the second opinion. */
+const pythonIsThere = spawnSync('python3', ['--version']).status === 0;
 
 /** The lines of the page's `sh` blocks. */
 async function commandsOf(page: string): Promise<string[]> {
@@ -82,6 +84,7 @@ describe.skipIf(!kafkaIsPossible)('the tutorial', { timeout: 180_000 }, () => {
     for (const command of await commandsOf('docs/tutorial.md')) {
       // A broker is there.
       if (/^npm run -s (up|down)/.test(command)) continue;
+      if (!pythonIsThere && (command.startsWith('python3') || command.includes(' encode '))) continue;
       if (command.includes(' run -c ')) {
         const run = start(command);
         running = run.child;
@@ -94,7 +97,7 @@ describe.skipIf(!kafkaIsPossible)('the tutorial', { timeout: 180_000 }, () => {
         );
         process.kill(-reader.child.pid!, 'SIGKILL');
       } else {
-        if (command.includes(' erase ')) await compare();
+        if (command.includes(' erase ') && pythonIsThere) await compare();
         said.set(command, await ends(command));
         if (command.includes(' send ')) await untilProcessed();
       }
