@@ -19,8 +19,8 @@ export interface TimeBounds {
 
 type Unit = KindMapping['eventTime']['unit'];
 
-/** Of a unit, how many make a second. */
-const PER_SECOND: Readonly<Record<Exclude<Unit, 'iso'>, number>> = { s: 1, ms: 1e3, us: 1e6, ns: 1e9 };
+/** Of a unit, decimal digits of a second. */
+const DIGITS: Readonly<Record<Exclude<Unit, 'iso'>, number>> = { s: 0, ms: 3, us: 6, ns: 9 };
 
 /**
  * Reads a field as a time, ms since the epoch: a number of its unit, whose fractions of a millisecond are cut, or ISO 8601 text. Where a
@@ -58,15 +58,19 @@ export function compileTime(
 
 const dayOf = (ms: number): string => new Date(ms).toISOString().slice(0, 10);
 
-/** NaN for what is no number. Whole numbers given as text are exact however long they are. */
+/** NaN for what is no number. Exact however many digits there are: of a number its shortest text is what was meant. */
 function msOf(value: unknown, unit: Exclude<Unit, 'iso'>): number {
-  const perMs = PER_SECOND[unit] / 1_000;
-  if (typeof value === 'string' && perMs > 1) {
-    const digits = /^\s*\+?(\d{1,30})\s*$/.exec(value)?.[1];
-    if (digits !== undefined) return Number(digits.slice(0, -Math.log10(perMs)) || '0');
+  if (typeof value === 'number' && Number.isSafeInteger(value)) {
+    if (unit === 'ms') return value;
+    if (unit === 's') return value * 1_000;
   }
+  const text = typeof value === 'number' ? String(value) : typeof value === 'string' ? value.trim() : '';
+  const [, whole, fraction = ''] = /^\+?(\d{1,30})(?:\.(\d{0,30}))?$/.exec(text) ?? [];
+  if (whole !== undefined) {
+    const shift = 3 - DIGITS[unit];
+    return Number(shift >= 0 ? whole + fraction.slice(0, shift).padEnd(shift, '0') : whole.slice(0, shift) || '0');
+  }
+  // With a sign, or an exponent.
   const number = numberOf(value);
-  if (!Number.isFinite(number)) return Number.NaN;
-  // Of a number that is exact to 53 bits, the last of them is noise: 964982703.123 s is 123 ms, and not 122.
-  return Math.floor((number / perMs) * (1 + Number.EPSILON));
+  return Number.isFinite(number) ? Math.floor((number * 1_000) / 10 ** DIGITS[unit]) : Number.NaN;
 }

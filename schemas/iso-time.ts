@@ -1,9 +1,9 @@
 /** ISO 8601 as databases, Java and Go print it. */
 
 const DATE = /^(\d{4})([-/]?)(\d\d)\2(\d\d)/;
-const TIME = /^[T ](\d\d)(?::?(\d\d)(?::?(\d\d)(?:[.,](\d{1,9}))?)?)?/;
+const TIME = /^[Tt ](\d\d)(?::?(\d\d)(?::?(\d\d)(?:[.,](\d{1,9}))?)?)?/;
 /** An offset, or a name of Greenwich's; behind an offset a name may follow, which says nothing new. */
-const ZONE = /^\s?(?:(Z|UTC|GMT)|([+-]\d\d(?::?\d\d)?)(?: [A-Z]{2,5})?(?:\[[\w/+-]+\])?)$/i;
+const ZONE = /^\s?(?:(Z|UTC|GMT)(?:\[[\w/+-]+\])?|([+-]\d\d(?::?\d\d)?)(?: [A-Z]{2,5})?(?:\[[\w/+-]+\])?)$/i;
 
 /**
  * Text to ms, without the engine's leniency (a 30th of February is no date) and without the machine's time zone: a time without a zone is

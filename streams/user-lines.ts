@@ -13,8 +13,8 @@ export interface LineFault {
   readonly event?: number;
 }
 
-/** Longest line of a user, characters: some 100,000 events. */
-export const MAX_LINE = 16 * 2 ** 20;
+/** Longest line of a user, characters: some 40,000 events. */
+export const MAX_LINE = 4 * 2 ** 20;
 /** Stands in the place of a longer one, of which nothing is held. */
 export const TOO_LONG = '\0a line that is too long';
 

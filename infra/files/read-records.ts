@@ -62,10 +62,9 @@ export async function openRawRows(
 ): Promise<RawRows> {
   const format = spooled === undefined ? given : 'jsonl';
   const { separator, comment, skipLines = 0, columns } = csv;
-  const splitter = new RowSplitter({ quoted: format === 'csv', separator, maxRowChars: maxRecordBytes });
+  const splitter = new RowSplitter({ quoted: format === 'csv', separator, comment, skipLines, maxRowChars: maxRecordBytes });
   const text = spooled === undefined ? readText(path, hash, encoding) : readSpooled(spooled, hash);
-  const isRow = comment === undefined ? notBlank : (row: string) => notBlank(row) && !row.startsWith(comment);
-  const chunks = rowChunks(text, splitter, isRow, skipLines);
+  const chunks = rowChunks(text, splitter);
   const first = (await chunks.next()).value ?? [];
   const readable =
     (toValue: (row: string) => SourceRecord['value']): RawRows['toValue'] =>
@@ -122,23 +121,12 @@ async function* readSpooled({ folder, write }: Spooled, hash?: Hash): AsyncGener
 }
 
 /** Never an empty chunk. */
-async function* rowChunks(
-  texts: AsyncIterable<string>,
-  splitter: RowSplitter,
-  isRow: (row: string) => boolean,
-  skipLines: number,
-): AsyncGenerator<string[], undefined> {
-  let skipped = 0;
-  const rowsOf = (split: readonly string[]): string[] => {
-    const start = Math.min(split.length, skipLines - skipped);
-    skipped += start;
-    return split.slice(start).filter(isRow);
-  };
+async function* rowChunks(texts: AsyncIterable<string>, splitter: RowSplitter): AsyncGenerator<string[], undefined> {
   for await (const text of texts) {
-    const rows = rowsOf(splitter.push(text));
+    const rows = splitter.push(text).filter(notBlank);
     if (rows.length > 0) yield rows;
   }
-  const rest = rowsOf(splitter.end());
+  const rest = splitter.end().filter(notBlank);
   if (rest.length > 0) yield rest;
 }
 

@@ -3,8 +3,12 @@
 export interface SplitRowsOptions {
   /** Whether a line break inside double quotes belongs to the row (CSV). */
   readonly quoted: boolean;
-  /** Between two fields: behind it, a quote opens. @default ',' */
+  /** What stands before a quote that opens a field, unless a row begins there. @default ',' */
   readonly separator?: string | undefined;
+  /** A row that begins so is left out. @default none is */
+  readonly comment?: string | undefined;
+  /** Lines left out at the beginning, whatever they hold. @default 0 */
+  readonly skipLines?: number | undefined;
   /** A longer row comes out cut to one character more than this, so that its reader sees that it was too long. */
   readonly maxRowChars: number;
 }
@@ -19,8 +23,11 @@ const CARRIAGE_RETURN = 0x0d;
  */
 export class RowSplitter {
   readonly #quoted: boolean;
-  readonly #separator: string;
   readonly #maxRowChars: number;
+  readonly #separator: string;
+  readonly #comment: string | undefined;
+  /** Lines still to be left out. */
+  #skipLines: number;
   #pending = '';
   /** Where scanning of `#pending` stands, and whether it stands inside quotes there. */
   #scanned = 0;
@@ -29,16 +36,21 @@ export class RowSplitter {
   #closedAt = -1;
   /** Inside an overlong line, whose remainder is thrown away. */
   #discarding = false;
+  /** Inside a comment, which ends with its line. */
+  #inComment = false;
 
-  constructor({ quoted, separator = ',', maxRowChars }: SplitRowsOptions) {
+  constructor({ quoted, maxRowChars, separator = ',', comment, skipLines = 0 }: SplitRowsOptions) {
     this.#quoted = quoted;
-    this.#separator = separator;
     this.#maxRowChars = maxRowChars;
+    this.#separator = separator;
+    this.#comment = comment;
+    this.#skipLines = skipLines;
   }
 
   /** Rows completed by this chunk. */
   push(chunk: string): string[] {
     this.#pending += chunk;
+    this.#skip();
     const rows: string[] = [];
     while (this.#take(rows)) {
       // Every turn takes rows off `#pending` or shortens it.
@@ -63,9 +75,22 @@ export class RowSplitter {
     const text = this.#pending;
     let start = 0;
     let inQuotes = this.#inQuotes;
+    let undecided = false;
     let at = this.#scanned;
     let nextQuote = this.#quoted ? text.indexOf('"', at) : -1;
     for (;;) {
+      if (at === start && !inQuotes && !this.#discarding && this.#comment !== undefined) {
+        const after = this.#afterComment(text, start, this.#comment);
+        undecided = after === undefined;
+        if (undecided) break;
+        if (after! > start) {
+          // A quote in a comment opens nothing.
+          start = after!;
+          at = start;
+          if (nextQuote < at) nextQuote = this.#quoted ? text.indexOf('"', at) : -1;
+          continue;
+        }
+      }
       if (inQuotes) {
         if (nextQuote < 0) break;
         inQuotes = false;
@@ -89,7 +114,7 @@ export class RowSplitter {
     }
     this.#pending = start === 0 ? text : text.slice(start);
     this.#closedAt = this.#closedAt < start ? -1 : this.#closedAt - start;
-    this.#scanned = this.#pending.length;
+    this.#scanned = undecided ? 0 : this.#pending.length;
     this.#inQuotes = inQuotes;
     if (this.#pending.length <= this.#maxRowChars) return false;
     if (inQuotes) {
@@ -104,6 +129,31 @@ export class RowSplitter {
     }
     this.#scanned = 0;
     return false;
+  }
+
+  /** Drops what is left out of what is pending, where nothing has been scanned then. */
+  #skip(): void {
+    while (this.#skipLines > 0 || this.#inComment) {
+      const lineEnd = this.#pending.indexOf('\n');
+      if (lineEnd < 0) {
+        this.#pending = '';
+        return;
+      }
+      this.#pending = this.#pending.slice(lineEnd + 1);
+      if (this.#inComment) this.#inComment = false;
+      else this.#skipLines -= 1;
+    }
+  }
+
+  /** Where text goes on after a comment at `start`: there, where none begins; undefined while that cannot be told. */
+  #afterComment(text: string, start: number, comment: string): number | undefined {
+    if (!text.startsWith(comment, start)) {
+      const rest = text.length - start;
+      return rest > 0 && rest < comment.length && comment.startsWith(text.slice(start)) ? undefined : start;
+    }
+    const lineEnd = text.indexOf('\n', start);
+    this.#inComment = lineEnd < 0;
+    return lineEnd < 0 ? text.length : lineEnd + 1;
   }
 
   #emit(rows: string[], text: string, start: number, lineEnd: number): void {

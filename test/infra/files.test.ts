@@ -157,6 +157,39 @@ describe('files in another form', () => {
     expect(await rowsOf(content, csv)).toEqual([row]);
   });
 
+  it('with quotes in what is left out, which open nothing; blank lines count as lines', async () => {
+    expect(await rowsOf('user,item\n#,"it\nu1,1\nu2,"2"\nu3,3', { comment: '#' })).toEqual([
+      row,
+      { user: 'u2', item: '2' },
+      { user: 'u3', item: '3' },
+    ]);
+    expect(await rowsOf('"made by us\n\nuser,item\nu1,1\n', { skipLines: 2 })).toEqual([row]);
+    // Within a field that is quoted it is no comment.
+    expect(await rowsOf('user,item\nu1,"1\n# more"\n', { comment: '#' })).toEqual([{ user: 'u1', item: '1\n# more' }]);
+  });
+
+  it('the same wherever their text is cut', () => {
+    const text = 'made "by\n\na,b\n# no "quote\n1,"x\n#y"\n#\n2,3\n##';
+    const split = (cuts: readonly number[]) => {
+      const splitter = new RowSplitter({ quoted: true, comment: '#', skipLines: 2, maxRowChars: 100 });
+      const rows: string[] = [];
+      for (const [i, at] of cuts.entries()) rows.push(...splitter.push(text.slice(i === 0 ? 0 : cuts[i - 1], at)));
+      return [...rows, ...splitter.push(text.slice(cuts.at(-1) ?? 0)), ...splitter.end()];
+    };
+    const whole = split([]);
+    expect(whole).toEqual(['a,b', '1,"x\n#y"', '2,3']);
+    fc.assert(
+      fc.property(fc.array(fc.integer({ min: 0, max: text.length })), (cuts) => {
+        expect(split([...cuts].sort((x, y) => x - y))).toEqual(whole);
+      }),
+    );
+  });
+
+  it('whose columns begin with the letters of a format', async () => {
+    for (const name of ['PAR1', 'ORC', 'BZh9', 'PK'])
+      expect(await rowsOf(`${name},item\nu1,1\n`, {})).toEqual([{ [name]: 'u1', item: '1' }]);
+  });
+
   it('with texts that mean no value', async () => {
     const csv = { nullTexts: ['NA', '\\N'] };
     expect(await rowsOf('user,item\nu1,NA\nu1,\\N\nu1,NAN\n', csv)).toEqual([
@@ -184,10 +217,10 @@ describe('files in another form', () => {
   });
 
   it.each([
-    ['Parquet', Buffer.from('PAR1xxxxPAR1'), /it is a Parquet file: format: parquet/],
+    ['Parquet', Buffer.from('PAR1\x15\x04xxPAR1'), /it is a Parquet file: format: parquet/],
     ['Avro', Buffer.from('Obj\x01xxxx'), /it is an Avro file: format: avro/],
     ['a zip', Buffer.from('PK\x03\x04xxxx'), /it is a zip archive, which is not read/],
-    ['bzip2', Buffer.from('BZh91AY'), /it is packed with bzip2, which is not read: use gzip or zstd/],
+    ['bzip2', Buffer.from('BZh91AY&SY'), /it is packed with bzip2, which is not read: use gzip or zstd/],
     [
       'UTF-16 without a mark',
       Buffer.from('user,item\n', 'utf16le'),

@@ -154,6 +154,10 @@ describe('an event time is exact and credible', () => {
     expect(timeOf('1704067200123000000', 'ns')).toBe(1704067200123);
     expect(timeOf(1704067200123000000, 'ns')).toBe(1704067200123);
     expect(timeOf('999', 'us')).toBe(0);
+    expect(timeOf('1704067200.1239999', 's')).toBe(1704067200123);
+    expect(timeOf('1704067200123999999.5', 'ns')).toBe(1704067200123);
+    expect(timeOf('1704067200123999.9', 'us')).toBe(1704067200123);
+    expect(timeOf('1.7e9', 's')).toBe(1_700_000_000_000);
   });
 
   it('in the forms that databases, Java and Go print', () => {
@@ -168,6 +172,8 @@ describe('an event time is exact and credible', () => {
       '2024-01-01 15:00:00.000000 +0500',
       '2024-01-01 10:00:00.123 +0000 UTC',
       '2024-01-01 11:00:00+01',
+      '2024-01-01t10:00:00z',
+      '2024-01-01T10:00:00Z[UTC]',
     ])
       expect(Math.floor(Number(timeOf(text, 'iso')) / 1_000), text).toBe(noon / 1_000);
     expect(timeOf('2024-01-01T24:00:00Z', 'iso')).toBe(Date.UTC(2024, 0, 2));
