@@ -109,7 +109,12 @@ export class HstuEncoder {
       // A second thread on the GPU would end the process, and the first one's death may have left it there.
       if (provider === 'webgpu' && !this.#claim.use())
         report({ provider: 'cpu', reason: 'the thread that owned the GPU died; its caches are gone' });
-      return spawnEncoderWorker({ bundle: this.#bundle, options, provider: this.#provider.provider, index: this.#indexFile });
+      return spawnEncoderWorker({
+        bundle: withoutFields(this.#bundle),
+        options,
+        provider: this.#provider.provider,
+        index: this.#indexFile,
+      });
     };
     this.#workers = Array.from(
       { length: threads },
@@ -171,9 +176,10 @@ export class HstuEncoder {
    * was asked before, by the one before. Cached rows have nothing of it and stay.
    */
   async useCatalogue(catalogue: CatalogueOverlay): Promise<void> {
-    this.#bundle = { ...this.#bundle, catalogue };
+    const { fields: _, ...listed } = catalogue;
+    this.#bundle = { ...this.#bundle, catalogue: listed };
     for (const scheduler of this.#schedulers) scheduler.flush();
-    const told = await Promise.allSettled(this.#workers.map((worker) => worker.call('useCatalogue', catalogue)));
+    const told = await Promise.allSettled(this.#workers.map((worker) => worker.call('useCatalogue', listed)));
     // A thread that died is followed by one that is started with it.
     for (const one of told) if (one.status === 'rejected' && !isCrash(one.reason)) throw one.reason;
   }
@@ -269,6 +275,13 @@ export class HstuEncoder {
   crash(worker = 0): Promise<void> {
     return this.#workers[worker]!.kill();
   }
+}
+
+/** Threads are told which rows are allowed, not why. */
+function withoutFields({ catalogue, ...bundle }: Bundle): Bundle {
+  if (catalogue === undefined) return bundle;
+  const { fields: _, ...listed } = catalogue;
+  return { ...bundle, catalogue: listed };
 }
 
 const isCrash = (reason: unknown): boolean => reason instanceof PipelineError && reason.code === 'WORKER_CRASHED';

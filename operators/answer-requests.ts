@@ -1,11 +1,14 @@
 /** The answers to a batch of requests: retrieved where nothing is named, judged by the model's heads, best first. */
 import { catchError, concatMap, defer, map, type Observable, of } from 'rxjs';
 import type { RequestAnswer, SequencedRequest } from '../schemas/batch.ts';
-import type { CallTerms, ScoreRequest } from '../schemas/encoding.ts';
+import { type CallTerms, isAllowed, type ScoreRequest } from '../schemas/encoding.ts';
 import { PipelineError } from '../schemas/errors.ts';
 import type { CandidateScoresOfList } from './candidate-calls.ts';
+import { scoreWithin } from './capped-lists.ts';
+import { bestWithin, type Caps, placesWithin, scaledCaps } from './caps.ts';
 import type { Encoder } from './encode.ts';
 import { bestFirst, type CandidateScorer, inTurn, type JudgeOptions, judgeLists, pickTasks, send } from './judge-lists.ts';
+import { type OwnHistory, ownRows, withOwn } from './own-history.ts';
 import type { Scorer } from './score.ts';
 
 /** What the model can do. */
@@ -31,6 +34,10 @@ export interface AnswerRequestsOptions extends JudgeOptions {
   readonly vocabularySize: number;
   /** What a user of whom nothing is known is given. @default nothing is popular: the vocabulary's order, and scores of 0 */
   readonly popularity?: PopularityOrder | undefined;
+  /** What of one kind a list of the catalogue's best may hold at most. @default any */
+  readonly caps?: Caps | undefined;
+  /** Entities of the user's own that are judged beside what was retrieved. @default none */
+  readonly ownHistory?: OwnHistory | undefined;
   /** External id of an embedding row. */
   readonly entityOf: (row: number) => string;
   /** Retrieved before ranking, for the catalogue's best. @default 5 × the request's `topK` */
@@ -103,7 +110,8 @@ function find(open: readonly SequencedRequest[], options: AskOptions): Observabl
       const known = new Map(byEmbedding.map((asked, i) => [asked, dotProducts[i]!]));
       return open.map((asked) => {
         const found = known.get(asked) ?? { rows: isCatalogue(asked) ? catalogueOf(asked, options) : asked.candidates };
-        if (heads.ranking || found.scores !== undefined) return found;
+        if (heads.ranking) return isCatalogue(asked) ? { rows: withOwn(found.rows, ownOf(asked, options)) } : found;
+        if (found.scores !== undefined) return found;
         // Without a history a dot product has nothing to go by.
         return { ...found, scores: Float32Array.from(found.rows, (row) => options.popularity?.valueOf(row) ?? 0) };
       });
@@ -111,19 +119,30 @@ function find(open: readonly SequencedRequest[], options: AskOptions): Observabl
   );
 }
 
+const NONE = new Int32Array(0);
+
+const ownOf = ({ window, hidden, allowed }: SequencedRequest, { ownHistory }: AnswerRequestsOptions): Int32Array =>
+  ownHistory === undefined ? NONE : ownRows(window, ownHistory, new Set(hidden), allowed);
+
 /** The catalogue where there is nothing to retrieve by: the most popular first, else in its own order. */
-function catalogueOf({ hidden, request }: SequencedRequest, options: AnswerRequestsOptions): Int32Array {
+function catalogueOf({ hidden, request, allowed }: SequencedRequest, options: AnswerRequestsOptions): Int32Array {
   const { heads, popularity, vocabularySize } = options;
   const left = new Set(hidden);
   // Popularity stands in for the first stage of two; a model of one judges what it can.
   const wanted = popularity !== undefined && heads.retrieval ? retrievedFor(request.topK!, options) : MAX_UNRETRIEVED;
+  const caps = capsOf(request.topK!, options);
+  const most = caps === undefined ? wanted : Number.POSITIVE_INFINITY;
   const rows: number[] = [];
   for (const row of popularity?.order() ?? rowsUpTo(vocabularySize)) {
-    if (rows.length === wanted) break;
-    if (!left.has(row)) rows.push(row);
+    if (rows.length >= most) break;
+    if (!left.has(row) && (allowed === undefined || isAllowed(allowed, row))) rows.push(row);
   }
-  return Int32Array.from(rows);
+  return Int32Array.from(caps === undefined ? rows : placesWithin(rows, wanted, caps).map((place) => rows[place]!));
 }
+
+/** What a first stage keeps to, so that the second has as much of each kind to choose from as a list may hold. */
+const capsOf = (topK: number, options: AnswerRequestsOptions): Caps | undefined =>
+  options.heads.retrieval ? options.caps && scaledCaps(options.caps, retrievedFor(topK, options) / topK) : undefined;
 
 /** How many are retrieved for the best `topK`. */
 const retrievedFor = (topK: number, { heads, retrieve }: AnswerRequestsOptions): number =>
@@ -153,10 +172,11 @@ function byDotProduct(asked: readonly SequencedRequest[], options: AskOptions): 
             seen: one.hidden,
             seenCount: Int32Array.of(one.hidden.length),
             topK: isCatalogue(one) ? retrievedFor(topK, options) : 0,
-            ...(!isCatalogue(one) && { candidates: one.candidates }),
+            ...(isCatalogue(one) ? { allowed: one.allowed } : { candidates: one.candidates }),
           };
         });
-        return send(scores, (all) => encoder.score(all, options.terms), options);
+        const caps = options.caps && ((i: number) => capsOf(group[i]!.request.topK ?? 1, options));
+        return send(scores, (all) => scoreWithin(encoder, all, options.terms, caps), options);
       }),
       map((results) =>
         results.map(({ topEntities, topScores, candidateScores }, i): Found => {
@@ -177,11 +197,12 @@ function answerOf(
   asked: SequencedRequest,
   { rows, scores: dotProducts }: Found,
   judged: CandidateScoresOfList | undefined,
-  { entityOf }: AnswerRequestsOptions,
+  { entityOf, caps }: AnswerRequestsOptions,
 ): RequestAnswer {
   const scores = judged?.combined ?? dotProducts ?? new Float32Array(0);
   const named = !isCatalogue(asked);
-  const best = bestFirst(scores, asked.request.topK);
+  const { topK } = asked.request;
+  const best = named ? bestFirst(scores, topK) : bestWithin(rows, bestFirst(scores), topK!, caps);
   return {
     asked,
     disposition: hasHistory(asked) ? 'answered' : 'cold-start',

@@ -9,6 +9,8 @@ export interface AssembleOptions {
   readonly modelDigest: string;
   /** External id of an embedding row. */
   readonly entityOf: (row: number) => string;
+  /** Lists come with embeddings: one of nothing is published too, in place of the one before. @default false */
+  readonly listed?: boolean;
   /** Clock, ms since the epoch. */
   readonly now: () => number;
 }
@@ -23,7 +25,12 @@ export interface AssembleOptions {
  *
  * @example gathered$.pipe(assemble({ modelDigest, entityOf, now: Date.now }))
  */
-export function assemble({ modelDigest, entityOf, now }: AssembleOptions): OperatorFunction<ScoredBatch, OutputBatch> {
+export function assemble({
+  modelDigest,
+  entityOf,
+  listed = false,
+  now,
+}: AssembleOptions): OperatorFunction<ScoredBatch, OutputBatch> {
   const lineage = ({ topic, partition, offset }: SourcePosition, sequenceDigest: string): Lineage => ({
     topic,
     partition,
@@ -55,7 +62,7 @@ export function assemble({ modelDigest, entityOf, now }: AssembleOptions): Opera
 
   const candidatesOf = (scored: ScoredUpdate, point: PublishPoint, computedAtMs: number): CandidateScores[] => {
     const { topEntities, topScores, tasks } = scored.scores[point.segment]!;
-    if (topEntities.length === 0) return [];
+    if (topEntities.length === 0 && !listed) return [];
     return [
       {
         userId: scored.update.userId,

@@ -6,6 +6,7 @@ export { type AnswerOptions, answer } from './answer.ts';
 export { type AnswerRequestsOptions, answerRequests, type ModelHeads, type PopularityOrder } from './answer-requests.ts';
 export { type AssembleOptions, assemble } from './assemble.ts';
 export { type WindowOptions, windowStartOf } from './block-window.ts';
+export { type Caps, scaledCaps } from './caps.ts';
 export {
   type DecodeOptions,
   type DecodeRequestResult,
@@ -24,6 +25,7 @@ export type { CandidateScorer } from './judge-lists.ts';
 export { mapInOrder } from './map-in-order.ts';
 export { type MicroBatchOptions, microBatch } from './micro-batch.ts';
 export { type Committer, type OrderedCommitOptions, orderedCommit } from './ordered-commit.ts';
+export { type OwnHistory, ownRows } from './own-history.ts';
 export { PersistentSequenceStore, type PersistentSequenceStoreOptions } from './persistent-sequence-store.ts';
 export { type Publisher, type PublishOptions, publish } from './publish.ts';
 export { type RankOptions, rank } from './rank.ts';

@@ -1,6 +1,6 @@
 /** What of an encoded update has to be scored. */
 import type { EncodedUpdate } from '../schemas/batch.ts';
-import type { ScoreRequest } from '../schemas/encoding.ts';
+import type { AllowedRows, ScoreRequest } from '../schemas/encoding.ts';
 import type { HiddenOf } from './hidden-events.ts';
 
 export interface ScorePart {
@@ -24,7 +24,12 @@ interface AskedRow {
  * One request a segment, over the rows from the first to the last that something is asked of; two or more where the seen
  * list forgot its oldest in between, since all rows of a request share one list.
  */
-export function scoreParts({ update, segments }: EncodedUpdate, topK: number, seenFilter: boolean | HiddenOf): ScorePart[] {
+export function scoreParts(
+  { update, segments }: EncodedUpdate,
+  topK: number,
+  seenFilter: boolean | HiddenOf,
+  allowed?: AllowedRows,
+): ScorePart[] {
   const asked: AskedRow[] = update.targets.map((target) => ({ ...target, published: false }));
   // What hides by kind and age is each list's own: it is asked for by itself, after what else is asked of its segment.
   const lists: ScorePart[] =
@@ -36,7 +41,7 @@ export function scoreParts({ update, segments }: EncodedUpdate, topK: number, se
           const row = window.entities.length - window.from - 1;
           const width = rows.length / (row + 1);
           const seen = seenFilter(window);
-          const one = { targets: new Int32Array(1), seen, seenCount: Int32Array.of(seen.length), topK };
+          const one = { targets: new Int32Array(1), seen, seenCount: Int32Array.of(seen.length), topK, allowed };
           return { segment, firstRow: row, request: { rows: rows.subarray(row * width, (row + 1) * width), ...one } };
         });
   if (topK > 0 && typeof seenFilter !== 'function')
@@ -53,12 +58,19 @@ export function scoreParts({ update, segments }: EncodedUpdate, topK: number, se
     while (end < asked.length && asked[end]!.segment === first.segment && asked[end]!.seenStart === first.seenStart) end++;
     const { entities, from } = update.request.segments[first.segment]!;
     const width = segments[first.segment]!.rows.length / (entities.length - from);
-    parts.push(partOf(asked.slice(begin, end), segments[first.segment]!.rows, width, update.seen, topK));
+    parts.push(partOf(asked.slice(begin, end), segments[first.segment]!.rows, width, update.seen, topK, allowed));
   }
   return lists.length === 0 ? parts : [...parts, ...lists].sort((a, b) => a.segment - b.segment);
 }
 
-function partOf(asked: readonly AskedRow[], rows: Float32Array, width: number, seen: Int32Array, topK: number): ScorePart {
+function partOf(
+  asked: readonly AskedRow[],
+  rows: Float32Array,
+  width: number,
+  seen: Int32Array,
+  topK: number,
+  allowed: AllowedRows | undefined,
+): ScorePart {
   const { segment, row: firstRow, seenStart } = asked[0]!;
   const last = asked.at(-1)!;
   const count = last.row - firstRow + 1;
@@ -79,6 +91,7 @@ function partOf(asked: readonly AskedRow[], rows: Float32Array, width: number, s
       seen: seen.subarray(seenStart, seenEnd),
       seenCount,
       topK: last.published ? topK : 0,
+      allowed,
     },
   };
 }

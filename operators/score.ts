@@ -1,8 +1,10 @@
 /** Ranks what users did against what was expected of them, and picks the best entities for every embedding to publish. */
 import { defer, map, type OperatorFunction, of } from 'rxjs';
 import type { EncodedUnit, EncodedUpdate, ScoredUnit } from '../schemas/batch.ts';
-import type { CallTerms, ScoreRequest, ScoreResult } from '../schemas/encoding.ts';
+import type { AllowedRows, CallTerms, ScoreRequest, ScoreResult } from '../schemas/encoding.ts';
 import { PipelineError } from '../schemas/errors.ts';
+import { scoreWithin } from './capped-lists.ts';
+import type { Caps } from './caps.ts';
 import type { HiddenOf } from './hidden-events.ts';
 import { mapInOrder } from './map-in-order.ts';
 import { requireInteger } from './require-option.ts';
@@ -21,6 +23,10 @@ export interface ScoreOptions extends RetryOptions {
   readonly topK?: number;
   /** Leave out of the published entities what the user has seen, or what of it the function says. Ranks always leave out all. @default true */
   readonly seenFilter?: boolean | HiddenOf;
+  /** Entities that may be published. Ranks go by all. @default all that are offered */
+  readonly allowed?: AllowedRows | undefined;
+  /** What of one kind a published list may hold at most. @default any */
+  readonly caps?: Caps | undefined;
   /** The model's rows compare with the catalogue. Where they do not, nothing is ranked and no entities are published. @default true */
   readonly retrieves?: boolean;
   /** Micro-batches in the scorer at once. @default 4 */
@@ -39,15 +45,20 @@ export interface ScoreOptions extends RetryOptions {
  * @example encoded$.pipe(score({ scorer, topK: 10 }))
  */
 export function score(options: ScoreOptions): OperatorFunction<readonly EncodedUnit[], readonly ScoredUnit[]> {
-  const { scorer, seenFilter = true, retrieves = true } = options;
+  const { scorer, seenFilter = true, retrieves = true, allowed, caps } = options;
   const topK = requireInteger('topK', options.topK ?? 10, 0);
   const maxInFlight = requireInteger('maxInFlight', options.maxInFlight ?? 4, 1);
   const retried = retryRetriable<readonly ScoreResult[]>(options);
 
   return mapInOrder((units) => {
-    const partsOfUnits = units.map(({ update }) => (update === null || !retrieves ? [] : scoreParts(update, topK, seenFilter)));
+    const partsOfUnits = units.map(({ update }) =>
+      update === null || !retrieves ? [] : scoreParts(update, topK, seenFilter, allowed),
+    );
     const requests = partsOfUnits.flatMap((parts) => parts.map(({ request }) => request));
-    const results$ = requests.length === 0 ? of([]) : defer(() => scorer.score(requests, termsOf(units))).pipe(retried);
+    const results$ =
+      requests.length === 0
+        ? of([])
+        : defer(() => scoreWithin(scorer, requests, termsOf(units), caps && (() => caps))).pipe(retried);
     return results$.pipe(
       map((results) => {
         const matches =

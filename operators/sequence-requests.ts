@@ -1,6 +1,8 @@
 /** What a request for candidates is answered from: the state as it is, looked at and not changed. Plain functions, no RxJS. */
 import type { PositionedRequest } from '../schemas/avro/requests.ts';
 import type { SequencedRequest } from '../schemas/batch.ts';
+import type { CatalogueFilter } from '../schemas/catalogue-filter.ts';
+import { type AllowedRows, isAllowed } from '../schemas/encoding.ts';
 import type { LeftOutCandidate } from '../schemas/output.ts';
 import { digestHex, EMPTY_DIGEST } from '../schemas/sequence-digest.ts';
 import type { HiddenOf } from './hidden-events.ts';
@@ -21,6 +23,12 @@ export interface SequenceRequestsOptions {
   readonly unknownCandidates?: 'hash' | 'leave-out';
   /** Leave out of the catalogue's best what the user has seen, or what of it the function says. @default true */
   readonly seenFilter?: boolean | HiddenOf;
+  /**
+   * Rows that meet a request's filter; for the catalogue's best also what holds of every list. Undefined: all that are offered.
+   *
+   * @default a catalogue of which nothing is known: requests with a filter are answered by nothing
+   */
+  readonly allowed?: (filter: CatalogueFilter | undefined, wholeCatalogue: boolean) => AllowedRows | undefined;
 }
 
 /** The user's part of what a request is answered from; shared by the requests of one batch. */
@@ -91,17 +99,19 @@ const expiredRequest = (request: PositionedRequest): SequencedRequest => ({
 function sequenceRequest(
   request: PositionedRequest,
   { window, version, sequenceDigest, lastEventTimeMs, seen }: UserState,
-  { vocabulary, unknownCandidates = 'hash', seenFilter = true }: SequenceRequestsOptions,
+  { vocabulary, unknownCandidates = 'hash', seenFilter = true, allowed: allowedBy }: SequenceRequestsOptions,
 ): SequencedRequest {
   const { entities, deny = [] } = request;
   const denied = new Set(deny);
   const asked: { entity: string; row: number }[] = [];
   const leftOut: LeftOutCandidate[] = [];
+  const allowed = allowedBy?.(request.filter, entities.length === 0);
   for (const entity of new Set(entities)) {
     const row = vocabulary.rowOf(entity);
     if (denied.has(entity)) leftOut.push({ entity, reason: 'denied' });
     else if (row === undefined || (unknownCandidates === 'leave-out' && vocabulary.entityOf(row) !== entity))
       leftOut.push({ entity, reason: 'unknown-entity' });
+    else if (allowed !== undefined && !isAllowed(allowed, row)) leftOut.push({ entity, reason: 'filtered' });
     else asked.push({ entity, row });
   }
   const queryTimeMs = Math.max(request.queryTimeMs, lastEventTimeMs ?? Number.NEGATIVE_INFINITY);
@@ -121,5 +131,6 @@ function sequenceRequest(
     candidates: Int32Array.from(asked, ({ row }) => row),
     leftOut,
     hidden: Int32Array.from(hidden),
+    ...(allowed !== undefined && { allowed }),
   };
 }

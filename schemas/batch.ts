@@ -1,7 +1,7 @@
 /** The unit of work as it passes from step to step: one fetched batch of one input partition. */
 import type { DeadLetter, Disposition, PositionedAction, SourceRecord } from './action.ts';
 import type { PositionedRequest } from './avro/requests.ts';
-import type { EncodedSegment, EncodeRequest, EncodeSegment, ScoreResult } from './encoding.ts';
+import type { AllowedRows, EncodedSegment, EncodeRequest, EncodeSegment, ScoreResult } from './encoding.ts';
 import type { Candidate, CandidateScores, LeftOutCandidate, PrequentialRank, UserEmbedding } from './output.ts';
 import type { StateChange } from './state.ts';
 
@@ -57,6 +57,8 @@ export interface SequencedRequest {
   readonly leftOut: readonly LeftOutCandidate[];
   /** Entity rows that the catalogue's best must not hold: denied, or seen. */
   readonly hidden: Int32Array;
+  /** Entity rows that it may hold. @default all that are offered */
+  readonly allowed?: AllowedRows;
 }
 
 /** What became of a request. */

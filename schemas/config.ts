@@ -4,6 +4,7 @@ import { describeIssues, dotted } from './describe-issues.ts';
 import { PipelineError } from './errors.ts';
 import { saslSchema } from './kafka-sasl.ts';
 import { mappingSchema } from './mapping-config.ts';
+import { scoresSchema } from './scores-config.ts';
 import { pathText, patternText, secretsIn, secretText } from './settings.ts';
 
 const MIB = 1024 * 1024;
@@ -180,265 +181,236 @@ const kafkaSchema = z.strictObject({
   sasl: saslSchema.optional(),
 });
 
-export const configSchema = z.strictObject({
-  /** Folder of the model bundle; relative paths count from the configuration file. */
-  bundle: path,
-  /** What came, went and became popular since the model was trained. @default as the bundle has it */
-  catalogue: z
-    .strictObject({
-      /**
-       * JSON lines `{"entity", "content"?, "popularity"?, "retired"?, "removed"?}`; or, by a name that ends in `.csv`, CSV of such
-       * columns, the content as `content.0`, `content.1`, … The last of an entity counts.
-       */
-      file: path,
-    })
-    .optional(),
-  source: z
-    .strictObject({
-      /** Merged in event-time order, with `clickhouse`. */
-      files: z.array(fileSourceSchema).default([]),
-      /** Tables and queries of ClickHouse. */
-      clickhouse: z.array(tableSourceSchema).default([]),
-      /** Events per batch: what is decoded, encoded and committed as one. */
-      batchEvents: positive.max(100_000).default(64),
-      /** Batches between being read and being committed. */
-      maxInFlightBatches: positive.max(1_000).default(8),
-      /** Records of all files together that may be held and sorted by event time. */
-      maxSortRecords: positive.default(5_000_000),
-      /** Largest record, bytes; a larger one becomes a dead letter. */
-      maxRecordBytes: positive.default(MIB),
-    })
-    .refine(({ files, clickhouse }) => files.length + clickhouse.length > 0, 'needs files or clickhouse')
-    .optional(),
-  kafka: kafkaSchema
-    .refine(({ misplaced, topics }) => topics.source === undefined || misplaced === 'repartition', {
-      path: ['topics', 'source'],
-      error: 'is for kafka.misplaced: repartition; without that, name the topic as kafka.topics.userActions',
-    })
-    .refine(({ topics }) => topics.source !== topics.userActions, {
-      path: ['topics', 'userActions'],
-      error: 'is that of kafka.topics.source: what is repartitioned needs another',
-    })
-    .refine(({ sasl, ssl }) => sasl?.mechanism !== 'aws-msk-iam' || ssl !== false, {
-      path: ['ssl'],
-      error: 'aws-msk-iam needs TLS: kafka.ssl: true',
-    })
-    .optional(),
-  state: z
-    .strictObject({
-      /** Folder of the local store, one sub-folder a partition; lost, it is restored from the changelog. */
-      path: path.default('.hstu/state'),
-      /** Users whose sequences are held in memory, all partitions together; the others are read from the store. */
-      hotUsers: positive.default(50_000),
-      /** Follow the changelog of partitions that others own, so that taking one over is quick. */
-      standby: z.boolean().default(false),
-    })
-    .prefault({}),
-  telemetry: z
-    .strictObject({
-      /** Serves /healthz, /readyz and /metrics; 0 takes any free port. */
-      port: z.int().min(0).max(65_535).default(9_464),
-      host: z.string().min(1).default('127.0.0.1'),
-      /** Connections at once to that port, at most; what waits longest without a request gives way. */
-      maxConnections: positive.min(4).max(10_000).default(64),
-      logLevel: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
-      /** Share of published embeddings that are encoded anew in full and compared. */
-      shadowSampleRate: z.number().min(0).max(1).default(0.001),
-    })
-    .prefault({}),
-  time: z
-    .strictObject({
-      /** Earliest credible event time, ms since the epoch. */
-      minMs: z.int().nonnegative().default(0),
-      /** How far ahead of this machine's clock an event may lie, ms. */
-      maxFutureMs: z.int().nonnegative().default(86_400_000),
-    })
-    .prefault({}),
-  sequence: z
-    .strictObject({
-      /** Distinct entities remembered per user for the seen filter. */
-      seenLimit: positive.default(4_096),
-      /** An action of this kind erases its user: sequence, cache, and all that the run has stored. */
-      erasureAction: z.string().min(1).default('erase'),
-      /** Slow-changing facts of users, as tokens: of each run of equal values only the earliest. @default none */
-      sideFeatures: z
-        .strictObject({
-          /** Namespaces of their entities: `language`, of `language:en`. */
-          namespaces: z.array(z.string().min(1)).min(1),
-          /** Kind of action that an entry of an action's context of such a name becomes. @default contexts are not looked at */
-          contextAction: z.string().min(1).optional(),
-        })
-        .optional(),
-    })
-    .prefault({}),
-  publish: z.enum(['every-batch', 'every-event']).default('every-batch'),
-  scores: z
-    .strictObject({
-      /** Entities published with every embedding; 0 for none. */
-      topK: z.int().nonnegative().max(1_000).default(10),
-      /**
-       * Leave out what the user has already seen. `{ actions, forDays }`: only what he did these kinds of action on, within so many days of the
-       * list's moment, as far as his window goes: of a shop, what was bought of late, while what was only viewed is listed again.
-       */
-      seenFilter: z
-        .union([
-          z.boolean(),
-          z
-            .strictObject({
-              /** Kinds of action, of a bundle whose tokens say them. @default all */
-              actions: z.array(z.string().min(1)).min(1).optional(),
-              /** @default for ever */
-              forDays: z.number().positive().max(36_500).optional(),
-            })
-            .refine(({ actions, forDays }) => actions !== undefined || forDays !== undefined, 'needs actions or forDays'),
-        ])
-        .default(true),
-      /**
-       * Two-stage, for a bundle that retrieves and ranks: the best so many by dot product are ranked by its task heads, and the
-       * best `topK` of them published. @default 5 × topK
-       */
-      retrieve: positive.max(10_000).optional(),
-      /**
-       * Requested candidates outside the vocabulary: scored through the bundle's shared rows, or left out of the answer, with
-       * the reason. A bundle without shared rows leaves them out. @default 'hash'
-       */
-      unknownCandidates: z.enum(['hash', 'leave-out']).optional(),
-      /**
-       * How `run` lists the best of the catalogue. `exact`: all of it is scanned. `hnsw`: by an index, which misses a few of the best;
-       * scores, ranks and embeddings stay exact. `auto`: by an index above 100,000 entities. Replays always scan.
-       */
-      index: z.enum(['exact', 'auto', 'hnsw']).default('auto'),
-    })
-    .prefault({}),
-  encoder: z
-    .strictObject({
-      /**
-       * What the encoder runs on. `auto`: a GPU that works and is faster than the CPU, else the CPU. `webgpu`: the KV cache lies on the
-       * GPU. `cuda`: the runtime keeps nothing on the device, so that a step copies K and V of its users there; for trials. A GPU that
-       * fails is left for the CPU, with the same answers.
-       */
-      provider: z.enum(['auto', 'webgpu', 'cuda', 'cpu']).default('auto'),
-      /** Encoder threads; users are sharded over them. One alone owns a GPU. */
-      workers: positive.max(256).default(1),
-      /** KV cache of all workers together, bytes; on a GPU, of its memory. */
-      kvBudgetBytes: positive.min(MIB).default(256 * MIB),
-      /** Host memory for cached rows that a GPU has no room for, bytes. @default as kvBudgetBytes */
-      hostBudgetBytes: z.int().nonnegative().optional(),
-      /** Cached rows of users that memory has no room for: read back instead of encoded anew. */
-      disk: z
-        .strictObject({
-          /**
-           * All workers together, bytes; 0: nothing is kept on disk. While a model is changed, each of the two has as much. What waits for
-           * the disk takes up to 64 MiB of memory a worker.
-           */
-          budgetBytes: z.int().nonnegative().default(0),
-          /** Folder for it, on a local SSD. The files have no name there, and are gone with the process. */
-          path: path.default('.hstu/kv'),
-        })
-        .prefault({}),
-      /**
-       * Who leaves the KV cache when room is wanted. `lru`: the least recently used. `cost-aware`: who saves least a byte (how often asked
-       * for of late × cost of encoding anew); a newcomer that saves less is not let in. Answers are the same.
-       */
-      cachePolicy: z.enum(['lru', 'cost-aware']).default('lru'),
-      /**
-       * What cached K and V are held in. `float32`: as computed, answers are exact. `bfloat16`: half the bytes a user, and answers are
-       * off by rounding; only with provider `cpu`, and a model whose heads are multiples of 8 wide.
-       */
-      kvPrecision: z.enum(['float32', 'bfloat16']).default('float32'),
-      /** Tokens a KV page holds. @default chosen by the model's shape */
-      pageLength: positive.max(1_024).optional(),
-      /** Users per micro-batch, and of those that wait for a thread together. */
-      maxBatchUsers: positive.max(4_096).default(64),
-      /** How long a micro-batch waits for more users, ms; 0: it goes at once, and grows with others while the encoder is busy. */
-      maxDelayMs: z.number().nonnegative().default(0),
-      /** Micro-batches in the encoder at once. */
-      maxInFlight: positive.max(64).default(16),
-      /** Who is next where more waits for an encoder thread than it can do. */
-      schedule: z
-        .strictObject({
-          /** Requests for candidates that wait for one thread, at most; more are refused, retriably. Updates wait for their source. */
-          maxWaiting: positive.max(1_000_000).default(4_096),
-          /** Shares of a thread's time while requests for candidates, updates and backfills all have work. */
-          weights: z
-            .strictObject({
-              request: z.number().min(0.01).max(1_000).default(16),
-              update: z.number().min(0.01).max(1_000).default(4),
-              backfill: z.number().min(0.01).max(1_000).default(1),
-            })
-            .prefault({}),
-        })
-        .prefault({}),
-    })
-    .refine(({ kvPrecision, provider }) => kvPrecision === 'float32' || provider === 'cpu', {
-      path: ['kvPrecision'],
-      error: "'bfloat16' is for provider: cpu; a GPU keeps K and V as float32",
-    })
-    .prefault({}),
-  model: z
-    .strictObject({
-      /**
-       * Holds what a change of the model over HTTP is authorized by; made where there is none, for its user alone. Where telemetry.host is
-       * no loopback address, a change is taken only if this is set. @default `model.token` in state.path
-       */
-      tokenFile: path.optional(),
-      /** Bundles that a running deployment is changed to lie in here. @default the folder that holds `bundle`; `bundle` itself at the root */
-      allowedFolder: path.optional(),
-      /** Changing the model of a running deployment. */
-      change: z
-        .strictObject({
-          /** KV cache that the new model may fill before it serves, beside the old one's, bytes. @default as encoder.kvBudgetBytes */
-          kvCacheBytes: z.int().nonnegative().optional(),
-          /** Users of the old cache that the new model encodes in the background, a second, at most. */
-          usersPerSecond: positive.max(100_000).default(50),
-        })
-        .prefault({}),
-    })
-    .prefault({}),
-  /** What this process may hold in memory in all, bytes; reported against, and warned about. */
-  memoryBudgetBytes: positive.min(64 * MIB).default(1_024 * MIB),
-  clickhouse: z
-    .strictObject({
-      /** A server; without it the embedded engine on `path`. */
-      url: z.url().optional(),
-      path: path.default('.hstu/clickhouse'),
-      database: z
-        .string()
-        .regex(/^[A-Za-z_][A-Za-z0-9_]*$/)
-        .default('hstu'),
-      username: z.string().optional(),
-      password: secret.optional(),
-    })
-    .prefault({}),
-  /** Of `replay --mode`. */
-  backfill: z
-    .strictObject({
-      /** Where outputs go. @default 'clickhouse' */
-      to: z.enum(['clickhouse', 'kafka', 'parquet', 'jsonl']).default('clickhouse'),
-      /** Folder of runs in files, a sub-folder each. */
-      path: path.default('.hstu/runs'),
-      /** Lines of a file's part, bytes: what is held of a run before it is stored. */
-      partBytes: positive.default(16 * MIB),
-    })
-    .prefault({}),
-  /** From the committed topics into ClickHouse. */
-  sink: z
-    .strictObject({
-      /** Within every instance of `run`, rather than as `hstu-streams sink` in processes of its own. */
-      inside: z.boolean().default(false),
-      /** Where `hstu-streams sink` serves /healthz, /readyz and /metrics, on telemetry.host; 0 takes any free port. */
-      port: z.int().min(0).max(65_535).default(9_465),
-      /** Records of one commit, at most: ClickHouse takes few inserts a second, but large ones. */
-      maxRecords: positive.max(1_000_000).default(20_000),
-      /** How long a commit waits for more records, ms. */
-      maxDelayMs: z.int().nonnegative().default(500),
-      /** Fetched and not yet stored, all partitions together, bytes: fetching pauses above it. */
-      maxBufferedBytes: positive.min(MIB).default(64 * MIB),
-      /** Embeddings that are not a user's newest are kept this long after they were published. */
-      embeddingHistoryDays: positive.max(36_500).default(30),
-    })
-    .prefault({}),
-});
+export const configSchema = z
+  .strictObject({
+    /** Folder of the model bundle; relative paths count from the configuration file. */
+    bundle: path,
+    /** What came, went and became popular since the model was trained. @default as the bundle has it */
+    catalogue: z
+      .strictObject({
+        /**
+         * JSON lines `{"entity", "content"?, "popularity"?, "fields"?, "retired"?, "removed"?}`; or, by a name that ends in `.csv`, CSV of such
+         * columns, the content as `content.0`, `content.1`, … The last of an entity counts.
+         */
+        file: path,
+      })
+      .optional(),
+    source: z
+      .strictObject({
+        /** Merged in event-time order, with `clickhouse`. */
+        files: z.array(fileSourceSchema).default([]),
+        /** Tables and queries of ClickHouse. */
+        clickhouse: z.array(tableSourceSchema).default([]),
+        /** Events per batch: what is decoded, encoded and committed as one. */
+        batchEvents: positive.max(100_000).default(64),
+        /** Batches between being read and being committed. */
+        maxInFlightBatches: positive.max(1_000).default(8),
+        /** Records of all files together that may be held and sorted by event time. */
+        maxSortRecords: positive.default(5_000_000),
+        /** Largest record, bytes; a larger one becomes a dead letter. */
+        maxRecordBytes: positive.default(MIB),
+      })
+      .refine(({ files, clickhouse }) => files.length + clickhouse.length > 0, 'needs files or clickhouse')
+      .optional(),
+    kafka: kafkaSchema
+      .refine(({ misplaced, topics }) => topics.source === undefined || misplaced === 'repartition', {
+        path: ['topics', 'source'],
+        error: 'is for kafka.misplaced: repartition; without that, name the topic as kafka.topics.userActions',
+      })
+      .refine(({ topics }) => topics.source !== topics.userActions, {
+        path: ['topics', 'userActions'],
+        error: 'is that of kafka.topics.source: what is repartitioned needs another',
+      })
+      .refine(({ sasl, ssl }) => sasl?.mechanism !== 'aws-msk-iam' || ssl !== false, {
+        path: ['ssl'],
+        error: 'aws-msk-iam needs TLS: kafka.ssl: true',
+      })
+      .optional(),
+    state: z
+      .strictObject({
+        /** Folder of the local store, one sub-folder a partition; lost, it is restored from the changelog. */
+        path: path.default('.hstu/state'),
+        /** Users whose sequences are held in memory, all partitions together; the others are read from the store. */
+        hotUsers: positive.default(50_000),
+        /** Follow the changelog of partitions that others own, so that taking one over is quick. */
+        standby: z.boolean().default(false),
+      })
+      .prefault({}),
+    telemetry: z
+      .strictObject({
+        /** Serves /healthz, /readyz and /metrics; 0 takes any free port. */
+        port: z.int().min(0).max(65_535).default(9_464),
+        host: z.string().min(1).default('127.0.0.1'),
+        /** Connections at once to that port, at most; what waits longest without a request gives way. */
+        maxConnections: positive.min(4).max(10_000).default(64),
+        logLevel: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
+        /** Share of published embeddings that are encoded anew in full and compared. */
+        shadowSampleRate: z.number().min(0).max(1).default(0.001),
+      })
+      .prefault({}),
+    time: z
+      .strictObject({
+        /** Earliest credible event time, ms since the epoch. */
+        minMs: z.int().nonnegative().default(0),
+        /** How far ahead of this machine's clock an event may lie, ms. */
+        maxFutureMs: z.int().nonnegative().default(86_400_000),
+      })
+      .prefault({}),
+    sequence: z
+      .strictObject({
+        /** Distinct entities remembered per user for the seen filter. */
+        seenLimit: positive.default(4_096),
+        /** An action of this kind erases its user: sequence, cache, and all that the run has stored. */
+        erasureAction: z.string().min(1).default('erase'),
+        /** Slow-changing facts of users, as tokens: of each run of equal values only the earliest. @default none */
+        sideFeatures: z
+          .strictObject({
+            /** Namespaces of their entities: `language`, of `language:en`. */
+            namespaces: z.array(z.string().min(1)).min(1),
+            /** Kind of action that an entry of an action's context of such a name becomes. @default contexts are not looked at */
+            contextAction: z.string().min(1).optional(),
+          })
+          .optional(),
+      })
+      .prefault({}),
+    publish: z.enum(['every-batch', 'every-event']).default('every-batch'),
+    scores: scoresSchema.prefault({}),
+    encoder: z
+      .strictObject({
+        /**
+         * What the encoder runs on. `auto`: a GPU that works and is faster than the CPU, else the CPU. `webgpu`: the KV cache lies on the
+         * GPU. `cuda`: the runtime keeps nothing on the device, so that a step copies K and V of its users there; for trials. A GPU that
+         * fails is left for the CPU, with the same answers.
+         */
+        provider: z.enum(['auto', 'webgpu', 'cuda', 'cpu']).default('auto'),
+        /** Encoder threads; users are sharded over them. One alone owns a GPU. */
+        workers: positive.max(256).default(1),
+        /** KV cache of all workers together, bytes; on a GPU, of its memory. */
+        kvBudgetBytes: positive.min(MIB).default(256 * MIB),
+        /** Host memory for cached rows that a GPU has no room for, bytes. @default as kvBudgetBytes */
+        hostBudgetBytes: z.int().nonnegative().optional(),
+        /** Cached rows of users that memory has no room for: read back instead of encoded anew. */
+        disk: z
+          .strictObject({
+            /**
+             * All workers together, bytes; 0: nothing is kept on disk. While a model is changed, each of the two has as much. What waits for
+             * the disk takes up to 64 MiB of memory a worker.
+             */
+            budgetBytes: z.int().nonnegative().default(0),
+            /** Folder for it, on a local SSD. The files have no name there, and are gone with the process. */
+            path: path.default('.hstu/kv'),
+          })
+          .prefault({}),
+        /**
+         * Who leaves the KV cache when room is wanted. `lru`: the least recently used. `cost-aware`: who saves least a byte (how often asked
+         * for of late × cost of encoding anew); a newcomer that saves less is not let in. Answers are the same.
+         */
+        cachePolicy: z.enum(['lru', 'cost-aware']).default('lru'),
+        /**
+         * What cached K and V are held in. `float32`: as computed, answers are exact. `bfloat16`: half the bytes a user, and answers are
+         * off by rounding; only with provider `cpu`, and a model whose heads are multiples of 8 wide.
+         */
+        kvPrecision: z.enum(['float32', 'bfloat16']).default('float32'),
+        /** Tokens a KV page holds. @default chosen by the model's shape */
+        pageLength: positive.max(1_024).optional(),
+        /** Users per micro-batch, and of those that wait for a thread together. */
+        maxBatchUsers: positive.max(4_096).default(64),
+        /** How long a micro-batch waits for more users, ms; 0: it goes at once, and grows with others while the encoder is busy. */
+        maxDelayMs: z.number().nonnegative().default(0),
+        /** Micro-batches in the encoder at once. */
+        maxInFlight: positive.max(64).default(16),
+        /** Who is next where more waits for an encoder thread than it can do. */
+        schedule: z
+          .strictObject({
+            /** Requests for candidates that wait for one thread, at most; more are refused, retriably. Updates wait for their source. */
+            maxWaiting: positive.max(1_000_000).default(4_096),
+            /** Shares of a thread's time while requests for candidates, updates and backfills all have work. */
+            weights: z
+              .strictObject({
+                request: z.number().min(0.01).max(1_000).default(16),
+                update: z.number().min(0.01).max(1_000).default(4),
+                backfill: z.number().min(0.01).max(1_000).default(1),
+              })
+              .prefault({}),
+          })
+          .prefault({}),
+      })
+      .refine(({ kvPrecision, provider }) => kvPrecision === 'float32' || provider === 'cpu', {
+        path: ['kvPrecision'],
+        error: "'bfloat16' is for provider: cpu; a GPU keeps K and V as float32",
+      })
+      .prefault({}),
+    model: z
+      .strictObject({
+        /**
+         * Holds what a change of the model over HTTP is authorized by; made where there is none, for its user alone. Where telemetry.host is
+         * no loopback address, a change is taken only if this is set. @default `model.token` in state.path
+         */
+        tokenFile: path.optional(),
+        /** Bundles that a running deployment is changed to lie in here. @default the folder that holds `bundle`; `bundle` itself at the root */
+        allowedFolder: path.optional(),
+        /** Changing the model of a running deployment. */
+        change: z
+          .strictObject({
+            /** KV cache that the new model may fill before it serves, beside the old one's, bytes. @default as encoder.kvBudgetBytes */
+            kvCacheBytes: z.int().nonnegative().optional(),
+            /** Users of the old cache that the new model encodes in the background, a second, at most. */
+            usersPerSecond: positive.max(100_000).default(50),
+          })
+          .prefault({}),
+      })
+      .prefault({}),
+    /** What this process may hold in memory in all, bytes; reported against, and warned about. */
+    memoryBudgetBytes: positive.min(64 * MIB).default(1_024 * MIB),
+    clickhouse: z
+      .strictObject({
+        /** A server; without it the embedded engine on `path`. */
+        url: z.url().optional(),
+        path: path.default('.hstu/clickhouse'),
+        database: z
+          .string()
+          .regex(/^[A-Za-z_][A-Za-z0-9_]*$/)
+          .default('hstu'),
+        username: z.string().optional(),
+        password: secret.optional(),
+      })
+      .prefault({}),
+    /** Of `replay --mode`. */
+    backfill: z
+      .strictObject({
+        /** Where outputs go. @default 'clickhouse' */
+        to: z.enum(['clickhouse', 'kafka', 'parquet', 'jsonl']).default('clickhouse'),
+        /** Folder of runs in files, a sub-folder each. */
+        path: path.default('.hstu/runs'),
+        /** Lines of a file's part, bytes: what is held of a run before it is stored. */
+        partBytes: positive.default(16 * MIB),
+      })
+      .prefault({}),
+    /** From the committed topics into ClickHouse. */
+    sink: z
+      .strictObject({
+        /** Within every instance of `run`, rather than as `hstu-streams sink` in processes of its own. */
+        inside: z.boolean().default(false),
+        /** Where `hstu-streams sink` serves /healthz, /readyz and /metrics, on telemetry.host; 0 takes any free port. */
+        port: z.int().min(0).max(65_535).default(9_465),
+        /** Records of one commit, at most: ClickHouse takes few inserts a second, but large ones. */
+        maxRecords: positive.max(1_000_000).default(20_000),
+        /** How long a commit waits for more records, ms. */
+        maxDelayMs: z.int().nonnegative().default(500),
+        /** Fetched and not yet stored, all partitions together, bytes: fetching pauses above it. */
+        maxBufferedBytes: positive.min(MIB).default(64 * MIB),
+        /** Embeddings that are not a user's newest are kept this long after they were published. */
+        embeddingHistoryDays: positive.max(36_500).default(30),
+      })
+      .prefault({}),
+  })
+  .superRefine(({ scores, catalogue, kafka }, context) => {
+    if (catalogue !== undefined || kafka?.topics.entities !== undefined) return;
+    const error = 'goes by the fields of a catalogue: needs catalogue.file or kafka.topics.entities';
+    for (const key of ['filter', 'caps'] as const)
+      if (scores[key] !== undefined)
+        context.addIssue({ code: 'custom', path: ['scores', key], message: error, input: scores[key] });
+  });
 
 /** As written by the user. */
 export type ConfigInput = z.input<typeof configSchema>;

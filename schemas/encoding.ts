@@ -52,6 +52,22 @@ export interface EncodeResult {
   readonly segments: readonly EncodedSegment[];
 }
 
+/** Which rows of the catalogue a list may hold. */
+export interface AllowedRows {
+  /** Names the catalogue and the rule: of equal keys the rows are equal. */
+  readonly key: string;
+  /** 1 where allowed: rows `1 … V` at their number, new entities `-1, -2, …` at `V + 1, V + 2, …`. Shared between threads. */
+  readonly rows: Uint8Array;
+  /** `V` */
+  readonly vocabularySize: number;
+  /** How many are allowed. */
+  readonly count: number;
+}
+
+/** A row out of the vocabulary, which many entities may share, is never allowed. */
+export const isAllowed = ({ rows, vocabularySize }: AllowedRows, row: number): boolean =>
+  (row > 0 ? row <= vocabularySize && rows[row] : rows[vocabularySize - row]) === 1;
+
 /** Rows of one user to rank targets for, and, for the last row, the best entities. */
 export interface ScoreRequest {
   /** `(R, D)` row-major. */
@@ -64,6 +80,8 @@ export interface ScoreRequest {
   readonly seenCount: Int32Array;
   /** How many entities to return for the last row; 0 for none. */
   readonly topK: number;
+  /** Rows that may be returned. Ranks go by all of them. @default all that are offered */
+  readonly allowed?: AllowedRows | undefined;
   /** Entity rows to score for the last row, those out of the vocabulary included: `(C,)`. @default none */
   readonly candidates?: Int32Array;
 }

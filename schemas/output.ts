@@ -37,7 +37,7 @@ export interface Candidate {
 }
 
 /** Why an entity that was asked for has no score: the model does not know it, or the request denies it. */
-export type LeftOutReason = 'unknown-entity' | 'denied';
+export type LeftOutReason = 'unknown-entity' | 'denied' | 'filtered';
 
 export interface LeftOutCandidate {
   readonly entity: string;

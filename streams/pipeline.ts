@@ -7,14 +7,10 @@ import {
   type Committer,
   type DecodeOptions,
   type Decoder,
-  daysToSeconds,
   decode,
   type Encoder,
   encode,
   gather,
-  type HiddenOf,
-  hiddenEvents,
-  type KindTokenizer,
   microBatch,
   orderedCommit,
   type Publisher,
@@ -22,6 +18,7 @@ import {
   rank,
   type Scorer,
   type SequenceOptions,
+  scaledCaps,
   score,
   sequence,
   sideFeatures,
@@ -41,6 +38,7 @@ import type {
 import type { Config } from '../schemas/config.ts';
 import { PipelineError } from '../schemas/errors.ts';
 import { type PipelineObserver, stepTimer } from './instrument.ts';
+import { type ListModel, listRules } from './list-rules.ts';
 import type { PipelineModel } from './pipeline-model.ts';
 
 type FeatureTokenizer = Tokenizer & { entityOf(token: number): string };
@@ -70,7 +68,7 @@ export interface PipelineParts {
 /** What scoring needs; the in-flight bound is the encoder's. */
 interface ScoringParts {
   readonly settings: Pick<Config, 'scores'> & { readonly encoder: Pick<Config['encoder'], 'maxInFlight'> };
-  readonly model: Pick<PipelineModel, 'heads'> & { readonly tokenizer: KindTokenizer };
+  readonly model: Pick<PipelineModel, 'heads'> & ListModel;
   readonly encoder: Scorer & CandidateScorer;
 }
 
@@ -101,21 +99,6 @@ export function featuresOfContexts(
   return sideFeatures({ names: side.namespaces, action });
 }
 
-/**
- * What lists leave out of what the user did.
- *
- * @throws PipelineError `CONFIG_INVALID` for kinds that the model's tokens do not tell
- */
-export function seenFilterOf({ scores }: Pick<Config, 'scores'>, tokenizer: KindTokenizer): boolean | HiddenOf {
-  const { seenFilter } = scores;
-  if (typeof seenFilter === 'boolean') return seenFilter;
-  const { actions, forDays } = seenFilter;
-  return hiddenEvents({
-    counts: tokenizer.ofKinds(actions),
-    withinS: forDays === undefined ? undefined : daysToSeconds(forDays),
-  });
-}
-
 /** Records to sequences: also how a restart rebuilds the state of what was committed, without encoding. */
 export const toSequences = ({
   decoder,
@@ -129,7 +112,8 @@ export const toSequences = ({
   const timed = stepTimer(observer);
   const { publish, scores } = settings;
   const { unknownCandidates = 'hash' } = scores;
-  const asked = { vocabulary: model.tokenizer, seenFilter: seenFilterOf(settings, model.tokenizer), unknownCandidates };
+  const { seenFilter, allowedFor: allowed } = listRules(settings, model);
+  const asked = { vocabulary: model.tokenizer, seenFilter, unknownCandidates, allowed };
   const decoded = decode({ decoder, ...(requests !== undefined && { requests }) });
   const told = tap<DecodedBatch>(({ leftOut }) => {
     if (leftOut !== undefined) observer?.leftOut?.(leftOut);
@@ -148,6 +132,10 @@ export const toSequences = ({
   );
 };
 
+/** Whether every embedding comes with a list. */
+export const listsOf = ({ scores }: Pick<Config, 'scores'>, { heads }: Pick<PipelineModel, 'heads'>): boolean =>
+  heads.retrieval && scores.topK > 0;
+
 /**
  * From encoded rows to ranks and listed entities: those that the model retrieves by dot product, in the order of its task heads
  * where it has both. What lists in live, replay and backfill.
@@ -159,12 +147,17 @@ export function scoring({
 }: ScoringParts): OperatorFunction<readonly EncodedUnit[], readonly ScoredUnit[]> {
   const { heads } = model;
   const { topK, retrieve } = settings.scores;
-  const seenFilter = seenFilterOf(settings, model.tokenizer);
+  const { seenFilter, allowed, caps, ownOf } = listRules(settings, model);
   const { maxInFlight } = settings.encoder;
-  const twoStage = heads.retrieval && heads.ranking && topK > 0;
-  const retrieved = twoStage ? Math.max(topK, retrieve ?? 5 * topK) : topK;
-  const scored = score({ scorer: encoder, topK: retrieved, seenFilter, retrieves: heads.retrieval, maxInFlight });
-  return pipe(scored, twoStage ? rank({ scorer: encoder, topK, maxInFlight }) : identity);
+  if (!(heads.retrieval && heads.ranking && topK > 0))
+    return score({ scorer: encoder, topK, seenFilter, allowed, caps, retrieves: heads.retrieval, maxInFlight });
+  const retrieved = Math.max(topK, retrieve ?? 5 * topK);
+  // The second stage has as much of each kind to choose from as a list may hold.
+  const first = { seenFilter, allowed, caps: caps && scaledCaps(caps, retrieved / topK) };
+  return pipe(
+    score({ scorer: encoder, topK: retrieved, ...first, maxInFlight }),
+    rank({ scorer: encoder, topK, ownOf, caps, maxInFlight }),
+  );
 }
 
 /** Batches in, the same batches out when all they give is published and their position is committed. */
@@ -175,6 +168,7 @@ export function pipeline(parts: PipelineParts): OperatorFunction<SourceBatch, Ou
   const timed = stepTimer(observer);
   const { heads, vocabularySize, popularity } = model;
   const { retrieve } = settings.scores;
+  const { caps, ownHistory } = listRules(settings, model);
   const gathered = tap<ScoredBatch>((batch) => observer?.gathered?.(batch));
   // In two parts: `pipe` has types for nine operators.
   const toNumbers = pipe(
@@ -183,12 +177,16 @@ export function pipeline(parts: PipelineParts): OperatorFunction<SourceBatch, Ou
     timed('microBatch', 'user', microBatch<UpdateUnit>({ maxRows: maxBatchUsers, maxDelayMs })),
     timed('encode', 'user', encode({ encoder, maxInFlight })),
     timed('score', 'user', scoring({ settings, model, encoder })),
-    timed('answer', 'batch', answer({ encoder, heads, vocabularySize, popularity, entityOf, retrieve, now, maxInFlight })),
+    timed(
+      'answer',
+      'batch',
+      answer({ encoder, heads, vocabularySize, popularity, caps, ownHistory, entityOf, retrieve, now, maxInFlight }),
+    ),
   );
   return pipe(
     toNumbers,
     timed('gather', 'batch', pipe(gather(), gathered)),
-    timed('assemble', 'batch', assemble({ modelDigest: model.digest, entityOf, now })),
+    timed('assemble', 'batch', assemble({ modelDigest: model.digest, entityOf, listed: listsOf(settings, model), now })),
     timed('publish', 'batch', publish({ publisher, maxInFlight: 64 })),
     timed('commit', 'batch', orderedCommit({ committer })),
   );

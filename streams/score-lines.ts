@@ -3,8 +3,16 @@ import { lastValueFrom } from 'rxjs';
 import { z } from 'zod';
 import type { HstuEncoder } from '../models/encoder.ts';
 import type { Bundle } from '../models/hstu/bundle.ts';
-import { answerRequests, InMemorySequenceStore, type ModelHeads, sequenceRequests, UserSequence } from '../operators/index.ts';
+import {
+  answerRequests,
+  InMemorySequenceStore,
+  type ModelHeads,
+  type SequenceRequestsOptions,
+  sequenceRequests,
+  UserSequence,
+} from '../operators/index.ts';
 import type { RequestAnswer, SequencedRequest } from '../schemas/batch.ts';
+import { catalogueFilterSchema } from '../schemas/catalogue-filter.ts';
 import { PipelineError } from '../schemas/errors.ts';
 import type { LeftOutCandidate } from '../schemas/output.ts';
 import { pipelineModel } from './pipeline-model.ts';
@@ -40,6 +48,7 @@ const scoreLine = userLine.extend({
   candidates: z.array(z.string().min(1)).max(10_000).default([]),
   topK: z.int().positive().max(1_000).optional(),
   deny: z.array(z.string().min(1)).max(10_000).optional(),
+  filter: catalogueFilterSchema.optional(),
 });
 
 /** A line that can be scored. */
@@ -95,7 +104,7 @@ export class LineScorer {
   #prepare(line: string, key: string): Prepared | { readonly fault: readonly LineFault[] } {
     const read = readLine(scoreLine, line);
     if ('fault' in read) return read;
-    const { userId, events, candidates, queryTimeMs, topK, deny } = read.value;
+    const { userId, events, candidates, queryTimeMs, topK, deny, filter } = read.value;
     const { actions, window } = this.#bundle.config;
     const { tokens, faults } = lineTokens(events, this.#model.tokenizer, actions.encoded[0]!);
     const store = new InMemorySequenceStore();
@@ -111,9 +120,12 @@ export class LineScorer {
       position: { topic: 'lines', partition: 0, offset: 0 },
       ...(topK !== undefined && { topK }),
       ...(deny !== undefined && { deny }),
+      ...(filter !== undefined && { filter }),
     };
     const { unknownCandidates = 'hash', seenFilter = true } = this.#options;
-    const [asked] = sequenceRequests([request], store, 0, { vocabulary: this.#model.tokenizer, unknownCandidates, seenFilter });
+    const { tokenizer: vocabulary, fields } = this.#model;
+    const allowed: SequenceRequestsOptions['allowed'] = (wanted) => wanted && fields.allowed(wanted);
+    const [asked] = sequenceRequests([request], store, 0, { vocabulary, unknownCandidates, seenFilter, allowed });
     return { userId, asked: asked!, faults };
   }
 }

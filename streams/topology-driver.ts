@@ -96,7 +96,9 @@ export class TopologyDriver {
   }
 
   #config() {
-    return parseConfig({ ...this.#options.settings, bundle: '(given)' }, 'topology driver settings');
+    const { bundle, settings } = this.#options;
+    const catalogue = bundle.catalogue === undefined ? {} : { catalogue: { file: '(given)' } };
+    return parseConfig({ ...settings, ...catalogue, bundle: '(given)' }, 'topology driver settings');
   }
 
   #parts(): PipelineParts {

@@ -142,9 +142,15 @@ export class StreamMetrics {
   }
 
   /** Another catalogue is served. */
-  catalogueApplied({ offered, added, retired }: Readonly<Record<'offered' | 'added' | 'retired', number>>): void {
+  catalogueApplied({
+    offered,
+    added,
+    retired,
+    allowed,
+  }: Readonly<Record<'offered' | 'added' | 'retired' | 'allowed', number>>): void {
     this.#i.catalogueUpdates.inc();
-    for (const [state, entities] of Object.entries({ offered, added, retired })) this.#i.catalogue.set({ state }, entities);
+    for (const [state, entities] of Object.entries({ offered, added, retired, allowed }))
+      this.#i.catalogue.set({ state }, entities);
   }
 
   entityRejected(reason: string): void {

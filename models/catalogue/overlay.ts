@@ -7,6 +7,7 @@
 import { createHash } from 'node:crypto';
 import { entityRows } from '../../schemas/bundle-config.ts';
 import type { EntityReject, EntityUpdate } from '../../schemas/catalogue.ts';
+import type { EntityFields } from '../../schemas/catalogue-filter.ts';
 import type { Bundle } from '../hstu/bundle.ts';
 import { rowNumbers } from '../hstu/row-numbers.ts';
 import { projectContent } from './content-projection.ts';
@@ -20,6 +21,8 @@ export interface CatalogueOverlay {
   readonly retired: Int32Array;
   /** All rows that are offered, the most popular first; of equals the vocabulary's in their order, then the new ones. */
   readonly order: Int32Array;
+  /** What is said of entities, by row; of those that nothing is said of there is none. Stays on the thread of the stream. */
+  readonly fields?: ReadonlyMap<number, EntityFields>;
   /** 16 hexadecimal digits over all of it: with the bundle's digest, what lists are made of. */
   readonly digest: string;
   /** How popular each of `order` is: as said last, else as the bundle has it, else 0. */
@@ -109,10 +112,21 @@ export class Catalogue {
     const catalogue = {
       entities,
       rows,
+      fields: this.#fieldsOf(entities, updates),
       retired: Int32Array.from(retired).sort(),
       ...this.#order(entities, retired),
     };
     return { ...this.#bundle, catalogue: { ...catalogue, digest: digestOf(catalogue) } };
+  }
+
+  #fieldsOf(added: readonly string[], updates: readonly EntityUpdate[]): ReadonlyMap<number, EntityFields> {
+    const rowOfAdded = new Map(added.map((entity, k) => [entity, -(k + 1)]));
+    const fields = new Map<number, EntityFields>();
+    for (const { entity, fields: said } of updates) {
+      const row = this.#rows.get(entity) ?? rowOfAdded.get(entity);
+      if (said !== undefined && row !== undefined) fields.set(row, said);
+    }
+    return fields;
   }
 
   #order(added: readonly string[], retired: ReadonlySet<number>): Pick<CatalogueOverlay, 'order' | 'popularity'> {
@@ -132,8 +146,10 @@ export class Catalogue {
   }
 }
 
-function digestOf({ entities, rows, retired, order, popularity }: Omit<CatalogueOverlay, 'digest'>): string {
+function digestOf({ entities, rows, retired, order, popularity, fields }: Omit<CatalogueOverlay, 'digest'>): string {
   const hash = createHash('sha256').update(JSON.stringify(entities));
+  // Without fields as it was before there were any, so that runs keep their names.
+  if (fields !== undefined && fields.size > 0) hash.update(JSON.stringify([...fields].sort(([a], [b]) => a - b)));
   for (const part of [rows, retired, order, popularity])
     hash.update(new Uint8Array(part.buffer, part.byteOffset, part.byteLength));
   return hash.digest('hex').slice(0, 16);

@@ -116,6 +116,12 @@ export class Tokenizer {
     return this.#entities[this.#code.entityOf(row) - 1] ?? `row:${row}`;
   }
 
+  /** Row of the vocabulary that a token is of; 0 for one of an action, or out of the vocabulary. */
+  entityRowOf(token: number): number {
+    const row = this.#code.entityOf(token);
+    return row <= this.#config.vocabularySize ? row : 0;
+  }
+
   #kindsOf(action: string): readonly string[] | undefined {
     if (this.#bits.has(action)) return [action];
     if (this.#config.tokens === undefined) return undefined;

@@ -68,7 +68,12 @@ export class AvroCodec {
    */
   decode<N extends RecordName>(name: N, bytes: Uint8Array): RecordTypes[N] | Fault {
     const fields = this.decodeFields(name, bytes);
-    return fields instanceof Fault ? fields : SHAPES[name].fromFields(fields as never);
+    if (fields instanceof Fault) return fields;
+    try {
+      return SHAPES[name].fromFields(fields as never);
+    } catch (thrown) {
+      return new Fault('RECORD_MALFORMED', `not a ${name}: ${messageOf(thrown)}`);
+    }
   }
 
   /** The fields of a record of ours as they lie in Avro: absent ones are null. Faults as with `decode`. */

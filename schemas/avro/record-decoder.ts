@@ -1,5 +1,7 @@
 /** What the Kafka topics hold becomes actions and requests, whether it was written in Avro or in JSON. */
 import type { SourceRecord } from '../action.ts';
+import { parseBoundedJson } from '../bounded-json.ts';
+import { type CatalogueFilter, catalogueFilterSchema } from '../catalogue-filter.ts';
 import type { KafkaConfig } from '../config.ts';
 import { type DecodeResult, refuse } from '../decoded.ts';
 import { compileTime, type TimeBounds } from '../event-time.ts';
@@ -148,6 +150,8 @@ function requestDecoder(fieldsOf: FieldsOf, bounds: TimeBounds): (record: Source
     if (deny instanceof Fault) return refuse(deny);
     const topK = readTopK(row);
     if (topK instanceof Fault) return refuse(topK);
+    const filter = readFilter(row);
+    if (filter instanceof Fault) return refuse(filter);
     return {
       ok: true,
       request: {
@@ -159,6 +163,7 @@ function requestDecoder(fieldsOf: FieldsOf, bounds: TimeBounds): (record: Source
         ...(deadlineMs !== undefined && { deadlineMs }),
         ...(topK !== undefined && { topK }),
         ...(deny.length > 0 && { deny }),
+        ...(filter !== undefined && { filter }),
       },
     };
   };
@@ -178,6 +183,28 @@ function readTopK(row: Row): number | undefined | Fault {
   return Number.isInteger(topK) && topK >= 1 && topK <= MAX_TOP_K
     ? topK
     : new Fault('FIELD_INVALID', `field 'topK' is ${topK}; allowed: 1 to ${MAX_TOP_K}`);
+}
+
+/** Text that is no JSON stays text, which is no filter. */
+function jsonOf(text: string): unknown {
+  try {
+    return parseBoundedJson(text);
+  } catch {
+    return text;
+  }
+}
+
+/** An object, or its JSON as Avro has it. */
+function readFilter(row: Row): CatalogueFilter | undefined | Fault {
+  if (isAbsent(row, 'filter')) return undefined;
+  const given = typeof row['filter'] === 'string' ? jsonOf(row['filter']) : row['filter'];
+  const parsed = catalogueFilterSchema.safeParse(given);
+  if (parsed.success) return parsed.data;
+  const { path, message } = parsed.error.issues[0]!;
+  return new Fault(
+    'FIELD_INVALID',
+    `field '${['filter', ...path].join('.')}': ${message}; allowed: {"field": value, [values], {"min", "max"} or {"not": value}}`,
+  );
 }
 
 const isAbsent = (row: Row, field: string): boolean => !Object.hasOwn(row, field) || row[field] === null;

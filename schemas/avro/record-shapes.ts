@@ -1,6 +1,7 @@
 /** How our own types lie in Avro records: the few fields that differ, in both directions. */
 import type { DeadLetter, SourcePosition, UserAction } from '../action.ts';
 import type { EntityUpdate } from '../catalogue.ts';
+import type { CatalogueFilter } from '../catalogue-filter.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { ActionOutcome, CandidateScores, UserEmbedding } from '../output.ts';
 import type { CandidateRequest, Erasure } from './requests.ts';
@@ -41,7 +42,10 @@ export interface RecordTypes {
 /** The fields of an Avro record, absent ones null. */
 type Nullable<T> = { readonly [K in keyof T]-?: undefined extends T[K] ? Exclude<T[K], undefined> | null : T[K] };
 
-type CandidateRequestFields = Nullable<Omit<CandidateRequest, 'deny'>> & { readonly deny: readonly string[] };
+type CandidateRequestFields = Nullable<Omit<CandidateRequest, 'deny' | 'filter'>> & {
+  readonly deny: readonly string[];
+  readonly filter: string | null;
+};
 
 type CandidateScoresFields = Nullable<Omit<CandidateScores, 'tasks' | 'leftOut' | 'coldStart'>> & {
   readonly tasks: readonly { readonly task: string; readonly probabilities: Float32Array }[];
@@ -66,7 +70,7 @@ interface DeadLetterFields {
 type ActionOutcomeFields = Omit<ActionOutcome, 'position' | 'ranked'> &
   SourcePosition & { readonly ranked: ActionOutcome['ranked'] | null };
 
-type EntityFields = Nullable<Omit<EntityUpdate, 'removed'>>;
+type EntityRecordFields = Nullable<Omit<EntityUpdate, 'removed'>>;
 
 interface Shape<T> {
   /** Fields to write; an undefined one takes the schema's default. */
@@ -90,8 +94,11 @@ export const SHAPES: { readonly [N in RecordName]: Shape<RecordTypes[N]> } = {
     }),
   },
   CandidateRequest: {
-    toFields: same,
-    fromFields: ({ requestId, userId, entities, queryTimeMs, deadlineMs, topK, deny }: CandidateRequestFields) => ({
+    toFields: ({ filter, ...value }: CandidateRequest) => ({
+      ...value,
+      filter: filter === undefined ? null : JSON.stringify(filter),
+    }),
+    fromFields: ({ requestId, userId, entities, queryTimeMs, deadlineMs, topK, deny, filter }: CandidateRequestFields) => ({
       requestId,
       userId,
       entities,
@@ -99,6 +106,7 @@ export const SHAPES: { readonly [N in RecordName]: Shape<RecordTypes[N]> } = {
       ...(deadlineMs === null ? {} : { deadlineMs }),
       ...(topK === null ? {} : { topK }),
       ...(deny.length === 0 ? {} : { deny }),
+      ...(filter === null ? {} : { filter: JSON.parse(filter) as CatalogueFilter }),
     }),
   },
   Erasure: {
@@ -196,10 +204,11 @@ export const SHAPES: { readonly [N in RecordName]: Shape<RecordTypes[N]> } = {
   },
   Entity: {
     toFields: same,
-    fromFields: ({ entity, content, popularity, retired }: EntityFields) => ({
+    fromFields: ({ entity, content, popularity, fields, retired }: EntityRecordFields) => ({
       entity,
       ...(content === null || content.length === 0 ? {} : { content: floatsOf(content) }),
       ...(popularity === null ? {} : { popularity }),
+      ...(fields === null || Object.keys(fields).length === 0 ? {} : { fields }),
       ...(retired === true ? { retired } : {}),
     }),
   },

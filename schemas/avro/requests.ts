@@ -1,6 +1,7 @@
 /** What is asked of the stream besides actions: scores for candidates, and that a user be forgotten. */
 
 import type { SourcePosition } from '../action.ts';
+import type { CatalogueFilter } from '../catalogue-filter.ts';
 
 /** Asks for the scores of some entities for a user. */
 export interface CandidateRequest {
@@ -20,6 +21,8 @@ export interface CandidateRequest {
   readonly topK?: number;
   /** Entities that the answer must not hold. */
   readonly deny?: readonly string[];
+  /** What the catalogue must say of an entity for the answer to hold it. */
+  readonly filter?: CatalogueFilter;
 }
 
 /** A request with the place it came from. */

@@ -36,13 +36,13 @@ export const SCHEMA_TEXTS: Readonly<Record<RecordName, string>> = {
  */
 export const FIXED_SCHEMA_IDS: Readonly<Record<RecordName, number>> = {
   UserAction: 0x48_53_01_01,
-  CandidateRequest: 0x48_53_02_02,
+  CandidateRequest: 0x48_53_02_03,
   Erasure: 0x48_53_03_01,
   UserEmbedding: 0x48_53_04_01,
   CandidateScores: 0x48_53_05_02,
   DeadLetter: 0x48_53_06_02,
   ActionOutcome: 0x48_53_07_01,
-  Entity: 0x48_53_08_01,
+  Entity: 0x48_53_08_02,
 };
 
 /** A schema that somebody wrote records with. */

@@ -19,6 +19,24 @@ export const SUPERSEDED_SCHEMAS: ReadonlyMap<number, string> = new Map([
 }`,
   ],
   [
+    0x48_53_02_02,
+    `{
+  "type": "record",
+  "name": "CandidateRequest",
+  "namespace": "io.hstustreams",
+  "doc": "Asks for the scores of some entities for a user, answered on candidate-scores. Topic candidate-requests, key: userId in UTF-8, partitioned like user-actions.",
+  "fields": [
+    { "name": "requestId", "type": "string", "doc": "Comes back with the answer." },
+    { "name": "userId", "type": "string" },
+    { "name": "entities", "type": { "type": "array", "items": "string" }, "doc": "The candidates, with their namespaces: movie:1. None, and topK: the whole catalogue." },
+    { "name": "queryTimeMs", "type": "long", "doc": "The moment that the scores are for, ms since the epoch." },
+    { "name": "deadlineMs", "type": ["null", "long"], "default": null, "doc": "An answer later than this is of no use, ms since the epoch." },
+    { "name": "topK", "type": ["null", "int"], "default": null, "doc": "At most so many of the best; null: all that were asked for." },
+    { "name": "deny", "type": { "type": "array", "items": "string" }, "default": [], "doc": "Entities that the answer must not hold." }
+  ]
+}`,
+  ],
+  [
     0x48_53_05_01,
     `{
   "type": "record",
@@ -80,6 +98,21 @@ export const SUPERSEDED_SCHEMAS: ReadonlyMap<number, string> = new Map([
     { "name": "code", "type": "string", "doc": "RECORD_MALFORMED, TIME_INVALID and so on. Text rather than an enum: the set grows, and an old consumer must read what it does not know." },
     { "name": "step", "type": "string", "doc": "The step that gave up on it." },
     { "name": "message", "type": "string", "doc": "For people: the field, the value, what is allowed." }
+  ]
+}`,
+  ],
+  [
+    0x48_53_08_01,
+    `{
+  "type": "record",
+  "name": "Entity",
+  "namespace": "io.hstustreams",
+  "doc": "All that is said of an entity of the catalogue beside the model. Topic entities, compacted, key: entity in UTF-8. A null value with the key takes back what was said.",
+  "fields": [
+    { "name": "entity", "type": "string", "doc": "With its namespace: movie:1." },
+    { "name": "content", "type": { "type": "array", "items": "float" }, "default": [], "doc": "Embedding of its content, by what the bundle's projection was fitted to; empty: none." },
+    { "name": "popularity", "type": ["null", "double"], "default": null, "doc": "More is more popular; null: as the bundle has it." },
+    { "name": "retired", "type": "boolean", "default": false, "doc": "Not to be offered any more." }
   ]
 }`,
   ],

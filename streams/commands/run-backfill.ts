@@ -10,6 +10,7 @@ import { facts, heading, table } from '../../infra/console/table.ts';
 import { type Bundle, loadBundle } from '../../models/hstu/bundle.ts';
 import type { Config } from '../../schemas/config.ts';
 import { PipelineError } from '../../schemas/errors.ts';
+import { describeCatalogue, loadModel } from '../catalogue.ts';
 import { backfill, verifyStored } from '../replay/backfill.ts';
 import type { RunPlace } from '../replay/backfill-output.ts';
 import type { BackfillProgress } from '../replay/backfill-parts.ts';
@@ -79,7 +80,10 @@ export async function runBackfill(config: Config, flags: BackfillFlags): Promise
   const bars = new Bars(flags.mode === 'verify' ? 'verifying' : 'encoding');
   const common: Common = {
     config,
-    bundle: await loadBundle(config.bundle),
+    // Embeddings have nothing of the catalogue, and lists are of what it says.
+    bundle: flags.ranks
+      ? await loadModel(config, (report) => process.stderr.write(`${describeCatalogue(report)}\n`))
+      : await loadBundle(config.bundle),
     source: sourceOf(config, flags),
     ...(flags.memory !== undefined && { memoryBytes: flags.memory * 2 ** 20 }),
     parallel: flags.parallel,

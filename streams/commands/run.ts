@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { loginInClearText } from '../../infra/kafka/sasl/sasl-options.ts';
 import { kafkajsLogCreator } from '../../infra/telemetry/kafkajs-log.ts';
 import { createLogger } from '../../infra/telemetry/log.ts';
+import { CatalogueFields } from '../../models/catalogue/catalogue-fields.ts';
 import { secretsOf } from '../../schemas/config.ts';
 import { describeCatalogue, loadModel } from '../catalogue.ts';
 import { LiveTelemetry } from '../live/observe-live.ts';
@@ -32,6 +33,9 @@ export function addRun(program: Command): void {
         const level = report.examples.length === 0 ? 'info' : 'warn';
         logger[level](report, describeCatalogue(report));
       });
+      const { filter } = config.scores;
+      if (filter !== undefined && kafka.topics.entities === undefined && new CatalogueFields(bundle).allowed(filter).count === 0)
+        logger.warn({ filter }, `scores.filter allows no entity of ${config.catalogue?.file}: lists are empty`);
       const told = new LiveTelemetry({ config, bundle, logger, version: program.version() ?? '' });
       const ends = instanceEnds({
         logger,

@@ -20,6 +20,8 @@ export interface AppliedCatalogue {
   readonly offered: number;
   readonly added: number;
   readonly retired: number;
+  /** Of those offered, what lists may hold by `scores.filter`. */
+  readonly allowed: number;
 }
 
 export interface CatalogueObserver {
@@ -33,7 +35,7 @@ export interface CatalogueObserver {
 export interface LiveCatalogueOptions {
   readonly kafka: KafkaClient;
   readonly topic: string;
-  readonly config: Pick<LiveConfig, 'kafka'>;
+  readonly config: Pick<LiveConfig, 'kafka' | 'scores'>;
   readonly schemas: SchemaDirectory;
   /** Awaited with records before they are decoded: the schemas they need. */
   readonly prepare?: ((records: readonly SourceRecord[]) => Promise<void>) | undefined;
@@ -133,9 +135,12 @@ export class LiveCatalogue {
     const bundle = this.over(current.bundle);
     const { catalogue } = bundle;
     if (catalogue !== undefined && catalogue.digest !== current.bundle.catalogue?.digest) {
-      void slot.replace(withCatalogueOf(current, bundle));
+      const next = withCatalogueOf(current, bundle);
+      void slot.replace(next);
       const { digest, order, entities, retired } = catalogue;
-      observer.onApplied?.({ digest, offered: order.length, added: entities.length, retired: retired.length });
+      const { filter } = this.#options.config.scores;
+      const allowed = filter === undefined ? order.length : next.pipeline.model.fields.allowed(filter).count;
+      observer.onApplied?.({ digest, offered: order.length, added: entities.length, retired: retired.length, allowed });
     }
     const now = performance.now();
     this.#notBeforeMs = now + Math.max(INTERVAL_MS, (now - began) / TIME_SHARE);

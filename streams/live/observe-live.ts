@@ -161,7 +161,9 @@ export class LiveTelemetry {
   readonly catalogueObserver: CatalogueObserver = {
     onApplied: (catalogue) => {
       this.#metrics.catalogueApplied(catalogue);
-      this.#log.info(catalogue, 'lists are made of another catalogue');
+      if (catalogue.allowed === 0 && catalogue.offered > 0)
+        this.#log.warn(catalogue, 'scores.filter allows no entity of the catalogue: lists are empty');
+      else this.#log.info(catalogue, 'lists are made of another catalogue');
     },
     onRejected: (at, reason, message) => {
       this.#metrics.entityRejected(reason);

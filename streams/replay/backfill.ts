@@ -213,6 +213,7 @@ export async function verifyStored(options: BackfillVerifyOptions): Promise<Veri
 /** 16 hexadecimal digits over all that the outputs depend on. */
 function runIdOf({ config, bundle, mode, asOfMs, ranks = false }: BackfillOptions, fingerprint: string): string {
   const settings = [mode, asOfMs ?? null, ranks, ranks ? listingOf(config) : null, config.sequence, config.time, bundle.digest];
+  if (ranks && bundle.catalogue !== undefined) settings.push(bundle.catalogue.digest);
   const hash = createHash('sha256').update(JSON.stringify([settings, fingerprint]));
   return `${mode}-${hash.digest('hex').slice(0, 16)}`;
 }

@@ -6,7 +6,6 @@ import {
   type Committer,
   type Encoder,
   encode,
-  type KindTokenizer,
   type ModelHeads,
   orderedCommit,
   type Publisher,
@@ -21,7 +20,8 @@ import type { BundleConfig } from '../../schemas/bundle-config.ts';
 import type { Config } from '../../schemas/config.ts';
 import type { ScoreResult } from '../../schemas/encoding.ts';
 import type { UserEmbedding } from '../../schemas/output.ts';
-import { featuresOfContexts, scoring, sequencing } from '../pipeline.ts';
+import type { ListModel } from '../list-rules.ts';
+import { featuresOfContexts, listsOf, scoring, sequencing } from '../pipeline.ts';
 import { Histories } from './histories.ts';
 import { type HistoryBatch, type ShapedUpdate, shapeUpdates } from './shape-updates.ts';
 
@@ -31,10 +31,10 @@ export interface BulkEncoder {
 }
 
 /** The model, as the steps need it. */
-export interface BulkModel {
+export interface BulkModel extends Pick<ListModel, 'fields'> {
   readonly digest: string;
   readonly window: BundleConfig['window'];
-  readonly tokenizer: Tokenizer & KindTokenizer & { entityOf(row: number): string };
+  readonly tokenizer: Tokenizer & ListModel['tokenizer'] & { entityOf(row: number): string };
   readonly heads: ModelHeads;
 }
 
@@ -88,7 +88,7 @@ export function bulkFlow(parts: BulkParts): OperatorFunction<DecodedHistories, O
     encode({ encoder: { encode: (requests) => encoder.encodeInBulk(requests) }, maxInFlight }),
     ranked,
     map(gathered),
-    withPoints(model, now),
+    withPoints(model, ranks && listsOf(settings, model), now),
     publish({ publisher, maxInFlight: 64 }),
     orderedCommit({ committer }),
   );
@@ -109,8 +109,9 @@ const gathered = (units: readonly ScoredUnit[]): ScoredBatch => ({
 });
 
 /** Assembles a batch's outputs, the embeddings as of its events before those of its histories' ends. */
-function withPoints(model: BulkModel, now: () => number): OperatorFunction<ScoredBatch, OutputBatch> {
-  const assembled = assemble({ modelDigest: model.digest, entityOf: (row) => model.tokenizer.entityOf(row), now });
+function withPoints(model: BulkModel, listed: boolean, now: () => number): OperatorFunction<ScoredBatch, OutputBatch> {
+  const entityOf = (row: number) => model.tokenizer.entityOf(row);
+  const assembled = assemble({ modelDigest: model.digest, entityOf, listed, now });
   return concatMap((batch) =>
     of(batch).pipe(
       assembled,

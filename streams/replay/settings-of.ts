@@ -5,4 +5,9 @@ import type { Config } from '../../schemas/config.ts';
 export const settingsOf = ({ sequence, time }: Config) => ({ sequence, time });
 
 /** What decides which entities a replay lists: it always scans, so how `run` lists is none of it. */
-export const listingOf = ({ scores }: Config) => ({ ...scores, index: undefined });
+export const listingOf = ({ scores }: Config) => ({
+  ...scores,
+  index: undefined,
+  // Where there is none as before there could be any, so that runs keep their names.
+  ownHistory: scores.ownHistory || undefined,
+});

@@ -237,7 +237,7 @@ describe('metrics', () => {
 
   it('say what the catalogue is that is served, and what was refused', async () => {
     const metrics = create();
-    const catalogue = { digest: 'd', offered: 7, added: 2, retired: 1 };
+    const catalogue = { digest: 'd', offered: 7, added: 2, retired: 1, allowed: 7 };
     metrics.catalogueApplied({ ...catalogue, offered: 9 });
     metrics.catalogueApplied(catalogue);
     metrics.entityRejected('no-content');
@@ -249,6 +249,7 @@ describe('metrics', () => {
       'hstu_catalogue_entities{state="offered"}': 7,
       'hstu_catalogue_entities{state="added"}': 2,
       'hstu_catalogue_entities{state="retired"}': 1,
+      'hstu_catalogue_entities{state="allowed"}': 7,
       hstu_catalogue_updates_total: 2,
       'hstu_catalogue_rejects_total{reason="no-content"}': 2,
       'hstu_catalogue_lag_records{partition="1"}': 5,
@@ -399,7 +400,7 @@ describe('metrics', () => {
     metrics.recovering('STORE_FAILED');
     metrics.modelLoading({ digest: 'def', name: 'm' }, { done: 0, total: 1 }, 1);
     metrics.modelChanged('refused', undefined, undefined);
-    metrics.catalogueApplied({ offered: 1, added: 0, retired: 0 });
+    metrics.catalogueApplied({ offered: 1, added: 0, retired: 0, allowed: 7 });
     metrics.entityRejected('malformed');
     metrics.catalogueLag(0, 0);
     metrics.step('encode', 1);

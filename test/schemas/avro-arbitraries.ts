@@ -29,7 +29,7 @@ export const RECORDS: { readonly [N in RecordName]: fc.Arbitrary<RecordTypes[N]>
     { eventId: text, userId: text, action: text, entity: text, value: fc.double(), eventTimeMs: long, context },
     ['value', 'context'],
   ),
-  CandidateRequest: withOptional<RecordTypes['CandidateRequest'], 'deadlineMs' | 'topK' | 'deny'>(
+  CandidateRequest: withOptional<RecordTypes['CandidateRequest'], 'deadlineMs' | 'topK' | 'deny' | 'filter'>(
     {
       requestId: text,
       userId: text,
@@ -38,8 +38,9 @@ export const RECORDS: { readonly [N in RecordName]: fc.Arbitrary<RecordTypes[N]>
       deadlineMs: long,
       topK: int,
       deny: fc.array(text, { minLength: 1, maxLength: 5 }),
+      filter: fc.constantFrom({ inStock: true }, { price: { max: 20 }, region: { not: ['us', 'uk'] } }),
     },
-    ['deadlineMs', 'topK', 'deny'],
+    ['deadlineMs', 'topK', 'deny', 'filter'],
   ),
   Erasure: withOptional<RecordTypes['Erasure'], 'requestedAtMs' | 'reason'>({ userId: text, requestedAtMs: long, reason: text }, [
     'requestedAtMs',
@@ -107,14 +108,18 @@ export const RECORDS: { readonly [N in RecordName]: fc.Arbitrary<RecordTypes[N]>
     },
     ['ranked'],
   ),
-  Entity: withOptional<RecordTypes['Entity'], 'content' | 'popularity' | 'retired'>(
+  Entity: withOptional<RecordTypes['Entity'], 'content' | 'popularity' | 'fields' | 'retired'>(
     {
       entity: text,
       content: fc.float32Array({ minLength: 1, maxLength: 600 }),
       popularity: fc.double(),
+      fields: fc.dictionary(name, fc.oneof(fc.boolean(), fc.double(), text, fc.array(text, { maxLength: 3 })), {
+        minKeys: 1,
+        maxKeys: 4,
+      }),
       retired: fc.constant(true),
     },
-    ['content', 'popularity', 'retired'],
+    ['content', 'popularity', 'fields', 'retired'],
   ),
 };
 

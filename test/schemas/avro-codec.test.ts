@@ -20,8 +20,8 @@ const GOLDEN: { readonly [N in RecordName]: readonly [RecordTypes[N], string] } 
     '00 48530101  04 6531  04 7531  08 6c696b65  0e 6d6f7669653a31  02 0000000000001240  d00f  02 02 0c 646576696365 04 7476 00',
   ],
   CandidateRequest: [
-    { requestId: 'r1', userId: 'u1', entities: ['a', 'b'], queryTimeMs: 1_000, topK: 3, deny: ['x'] },
-    '00 48530202  04 7231  04 7531  04 0261 0262 00  d00f  00  02 06  02 02 78 00',
+    { requestId: 'r1', userId: 'u1', entities: ['a', 'b'], queryTimeMs: 1_000, topK: 3, deny: ['x'], filter: { a: 1 } },
+    '00 48530203  04 7231  04 7531  04 0261 0262 00  d00f  00  02 06  02 02 78 00  02 0e 7b2261223a317d',
   ],
   Erasure: [{ userId: 'u1', requestedAtMs: 1_000, reason: 'gdpr' }, '00 48530301  04 7531  02 d00f  02 08 67647072'],
   UserEmbedding: [
@@ -83,8 +83,15 @@ const GOLDEN: { readonly [N in RecordName]: readonly [RecordTypes[N], string] } 
     `00 48530701  04 7531  04 6531  08 6c696b65  02 61  d00f  08 6b657074  02 74  04  0e  02  06  0a  20 ${'30'.repeat(14)}6666  02 6d`,
   ],
   Entity: [
-    { entity: 'a:1', content: Float32Array.of(1, -0.5), popularity: 2, retired: true },
-    '00 48530801  06 613a31  04 0000803f 000000bf 00  02 0000000000000040  01',
+    {
+      entity: 'a:1',
+      content: Float32Array.of(1, -0.5),
+      popularity: 2,
+      retired: true,
+      fields: { inStock: true, price: 4.5, tags: ['x', 'y'], brand: 'b' },
+    },
+    `00 48530802  06 613a31  04 0000803f 000000bf 00  02 0000000000000040  01
+      08  0e 696e53746f636b 00 01  0a 7072696365 02 0000000000001240  08 74616773 06 04 0278 0279 00  0a 6272616e64 04 02 62  00`,
   ],
 };
 
@@ -111,7 +118,7 @@ describe.each(RECORD_NAMES)('%s', (name) => {
   it('has the wire bytes that any Avro library writes', () => {
     const [value, hex] = GOLDEN[name];
     const bytes = codec.encode(name, value as never);
-    expect(bytes.toString('hex')).toBe(hex.replaceAll(' ', ''));
+    expect(bytes.toString('hex')).toBe(hex.replaceAll(/\s/g, ''));
     expect(codec.decode(name, bytes)).toEqual(value);
     expect(codec.decode(name, Uint8Array.from(bytes))).toEqual(value);
   });
@@ -137,6 +144,8 @@ describe('the schemas', () => {
 
   it('that were superseded still tell what records of theirs hold', () => {
     const request = '00 48530201  04 7231  04 7531  04 0261 0262 00  d00f  00';
+    const denying = '00 48530202  04 7231  04 7531  04 0261 0262 00  d00f  00  02 06  02 02 78 00';
+    const entity = '00 48530801  06 613a31  04 0000803f 000000bf 00  02 0000000000000040  01';
     const scores = `00 48530501  04 7531  06  02 04 7231  02 02 61 000000000000e03f 00  ${LINEAGE}  d40f`;
     const letter = '00 48530601  02 74  04  0e  00  00  02 04 ff00  0c 434f44454449  02 64  02 6d';
     const bytes = (hex: string) => Buffer.from(hex.replaceAll(' ', ''), 'hex');
@@ -145,6 +154,13 @@ describe('the schemas', () => {
       userId: 'u1',
       entities: ['a', 'b'],
       queryTimeMs: 1_000,
+    });
+    expect(codec.decode('CandidateRequest', bytes(denying))).toMatchObject({ topK: 3, deny: ['x'] });
+    expect(codec.decode('Entity', bytes(entity))).toEqual({
+      entity: 'a:1',
+      content: Float32Array.of(1, -0.5),
+      popularity: 2,
+      retired: true,
     });
     expect(codec.decode('CandidateScores', bytes(scores))).toEqual({
       userId: 'u1',

@@ -3,7 +3,7 @@
  * scores are the rows' own, and where too few remain there is no answer, for the exact scan to give. A sample of the answers is
  * compared with that scan, so that what the index misses is known.
  */
-import type { ListIndexStats, ScoreRequest, ScoreResult } from '../../../schemas/encoding.ts';
+import { isAllowed, type ListIndexStats, type ScoreRequest, type ScoreResult } from '../../../schemas/encoding.ts';
 import type { CandidateIndex } from '../../catalogue/candidate-index.ts';
 
 type Best = Pick<ScoreResult, 'topEntities' | 'topScores'>;
@@ -54,13 +54,22 @@ export class IndexedLists {
 
   /** The best `topK` for the request's last row; undefined where the exact scan must say. */
   list(request: ScoreRequest): Best | undefined {
-    const { rows, topK } = request;
+    const { rows, topK, allowed } = request;
     const { index, dimension } = this.#options;
     const embedding = rows.subarray(rows.length - dimension);
     const hidden = hiddenOf(request);
-    const most = Math.min(topK + hidden.size + this.#retired.size, MAX_FETCHED, index.size);
-    for (let fetched = Math.min(topK + SPARE, most); ; fetched = Math.min(4 * fetched, most)) {
-      const near = index.nearest(embedding, fetched).filter((row) => !hidden.has(row) && !this.#retired.has(row));
+    const isOpen = (row: number) =>
+      !hidden.has(row) && !this.#retired.has(row) && (allowed === undefined || isAllowed(allowed, row));
+    const barred = allowed === undefined ? this.#retired.size : index.size - allowed.count;
+    const most = Math.min(topK + hidden.size + barred, MAX_FETCHED, index.size);
+    // Of what is near a user, as much may be allowed as of all: so many more are asked for, or the scan at once.
+    const each = allowed === undefined ? 1 : index.size / Math.max(1, allowed.count);
+    if (topK * each > MAX_FETCHED && topK < index.size) {
+      this.#fellBack += 1;
+      return undefined;
+    }
+    for (let fetched = Math.min(Math.ceil((topK + SPARE) * each), most); ; fetched = Math.min(4 * fetched, most)) {
+      const near = index.nearest(embedding, fetched).filter(isOpen);
       if (near.length >= topK) {
         this.#lists += 1;
         return this.#best(rows, near, topK);

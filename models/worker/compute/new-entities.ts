@@ -1,5 +1,5 @@
 /** Entities that came after the model, among the best of the vocabulary: exact, by dot product, in plain loops over their few rows. */
-import type { ScoreRequest, ScoreResult } from '../../../schemas/encoding.ts';
+import { isAllowed, type ScoreRequest, type ScoreResult } from '../../../schemas/encoding.ts';
 import type { Bundle } from '../../hstu/bundle.ts';
 import { rowNorm } from '../../hstu/row-norm.ts';
 
@@ -27,7 +27,7 @@ export class NewEntities {
   }
 
   /** The best `topK` of the vocabulary's best and of these, less what the request hides; of equal scores the vocabulary's first. */
-  among({ topEntities, topScores }: Best, { rows, seen, seenCount, topK }: ScoreRequest): Best {
+  among({ topEntities, topScores }: Best, { rows, seen, seenCount, topK, allowed }: ScoreRequest): Best {
     const D = this.#dimension;
     const embedding = rows.subarray(rows.length - D);
     const hidden = new Set(seen.subarray(0, seenCount.at(-1)).filter((row) => row < 0));
@@ -36,7 +36,8 @@ export class NewEntities {
     for (let k = 0; k * D < this.#rows.length; k++) {
       let score = 0;
       for (let d = 0; d < D; d++) score += embedding[d]! * this.#rows[k * D + d]!;
-      if (score > least && !hidden.has(-(k + 1))) found.push({ row: -(k + 1), score });
+      const row = -(k + 1);
+      if (score > least && !hidden.has(row) && (allowed === undefined || isAllowed(allowed, row))) found.push({ row, score });
     }
     // A stable sort: the vocabulary's come first among equals.
     found.sort((a, b) => b.score - a.score);

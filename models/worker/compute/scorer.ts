@@ -1,7 +1,7 @@
 /** Ranks and top-K over the entity table: the retrieval score of a batch of embeddings. */
 import { Tensor } from 'onnxruntime-node';
 import { entityRows } from '../../../schemas/bundle-config.ts';
-import type { ListIndexStats, ScoreRequest, ScoreResult } from '../../../schemas/encoding.ts';
+import type { AllowedRows, ListIndexStats, ScoreRequest, ScoreResult } from '../../../schemas/encoding.ts';
 import { PipelineError } from '../../../schemas/errors.ts';
 import type { CandidateIndex } from '../../catalogue/candidate-index.ts';
 import { type CatalogueOverlay, isCandidateRow } from '../../catalogue/overlay.ts';
@@ -18,6 +18,9 @@ const MAX_SCORES = 512 * 1024;
 const MAX_SCORES_OF_LARGE = 4 * 1024 * 1024;
 const ROWS_OF_LARGE = 16;
 
+/** Masks kept, each 4 bytes an entity. */
+const MAX_MASKS = 8;
+
 interface Row {
   readonly request: number;
   readonly row: number;
@@ -31,6 +34,8 @@ export class Scorer {
   /** Added to every score of the vocabulary: `-∞` for what is retired. */
   #offered: Tensor;
   #indexed: IndexedLists | undefined;
+  /** Of what lists may hold, by its key. */
+  readonly #masks = new Map<string, Tensor>();
 
   constructor(bundle: Bundle, sessions: Sessions) {
     this.#bundle = bundle;
@@ -84,18 +89,20 @@ export class Scorer {
       for (let row = 0; row < request.targets.length; row++) if (request.targets[row]! > 0) ranked.push({ request: i, row });
       if (request.topK > 0 && request.targets.length > 0) listed.push({ request: i, row: request.targets.length - 1 });
     }
-    await this.#inChunks(requests, ranked, 1, (row, above) => {
+    await this.#inChunks(requests, ranked, 1, this.#offered, (row, above) => {
       results[row.request]!.ranks[row.row] = 1 + above;
     });
     const [scanned, sampled] = this.#listByIndex(requests, listed, results);
     const best = Math.min(Math.max(0, ...requests.map((request) => request.topK)), this.#bundle.config.vocabularySize);
-    await this.#inChunks(requests, scanned, best, (row, _above, entities, scores) => {
-      Object.assign(results[row.request]!, bestOf(entities, scores, requests[row.request]!.topK));
-    });
-    await this.#inChunks(requests, sampled, best, (row, _above, entities, scores) => {
-      const exact = bestOf(entities, scores, requests[row.request]!.topK);
-      this.#indexed!.compare(results[row.request]!.topEntities, exact.topEntities);
-    });
+    for (const [mask, rows] of this.#byMask(requests, scanned))
+      await this.#inChunks(requests, rows, best, mask, (row, _above, entities, scores) => {
+        Object.assign(results[row.request]!, bestOf(entities, scores, requests[row.request]!.topK));
+      });
+    for (const [mask, rows] of this.#byMask(requests, sampled))
+      await this.#inChunks(requests, rows, best, mask, (row, _above, entities, scores) => {
+        const exact = bestOf(entities, scores, requests[row.request]!.topK);
+        this.#indexed!.compare(results[row.request]!.topEntities, exact.topEntities);
+      });
     if (this.#newEntities !== undefined)
       for (const { request } of listed)
         Object.assign(results[request]!, this.#newEntities.among(results[request]!, requests[request]!));
@@ -153,10 +160,42 @@ export class Scorer {
     return { ...request, targets: request.targets.map(row), seen: request.seen.map(row) };
   }
 
+  /** Rows whose lists may hold the same of the vocabulary, together. */
+  #byMask(requests: readonly ScoreRequest[], rows: readonly Row[]): ReadonlyMap<Tensor, Row[]> {
+    const groups = new Map<Tensor, Row[]>();
+    for (const row of rows) {
+      const { allowed } = requests[row.request]!;
+      const mask = allowed === undefined ? this.#offered : this.#maskOf(allowed);
+      const group = groups.get(mask);
+      if (group === undefined) groups.set(mask, [row]);
+      else group.push(row);
+    }
+    return groups;
+  }
+
+  /** What is allowed is offered too: who made it knows what is retired. */
+  #maskOf({ key, rows }: AllowedRows): Tensor {
+    let mask = this.#masks.get(key);
+    if (mask === undefined) {
+      const { vocabularySize: V } = this.#bundle.config;
+      mask = new Tensor(
+        'float32',
+        Float32Array.from({ length: V }, (_, i) => (rows[i + 1] === 1 ? 0 : -Infinity)),
+        [1, V],
+      );
+    }
+    // The most recently used last; the first goes when there are too many.
+    this.#masks.delete(key);
+    this.#masks.set(key, mask);
+    if (this.#masks.size > MAX_MASKS) this.#masks.delete(this.#masks.keys().next().value!);
+    return mask;
+  }
+
   async #inChunks(
     requests: readonly ScoreRequest[],
     rows: readonly Row[],
     best: number,
+    mask: Tensor,
     take: (row: Row, above: number, entities: BigInt64Array, scores: Float32Array) => void,
   ): Promise<void> {
     const { vocabularySize: V, dimension: D } = this.#bundle.config;
@@ -178,7 +217,7 @@ export class Scorer {
         rows: new Tensor('float32', embeddings, [part.length, D]),
         targets: new Tensor('int64', targets, [part.length, 1]),
         hidden: new Tensor('int64', hidden, [hidden.length / 2, 2]),
-        offered: this.#offered,
+        offered: mask,
         best: new Tensor('int64', BigInt64Array.of(BigInt(best)), [1]),
       });
       const above = output['above']!.data as Int32Array;

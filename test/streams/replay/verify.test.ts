@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { from, lastValueFrom, toArray } from 'rxjs';
 import { afterAll, describe, expect, it } from 'vitest';
 import { UserSort } from '../../../infra/files/user-sort.ts';
+import { CatalogueFields } from '../../../models/catalogue/catalogue-fields.ts';
 import { Tokenizer } from '../../../models/hstu/tokenizer.ts';
 import { EncoderEngine } from '../../../models/worker/engine.ts';
 import { sequence, spread } from '../../../operators/index.ts';
@@ -15,7 +16,12 @@ import { CACHEABLE, VOCABULARY } from '../../models/bundles.ts';
 const bundle = CACHEABLE['plain']!;
 const engine = new EncoderEngine(bundle, { kvBudgetBytes: 2 ** 22 });
 const settings = parseConfig({ bundle: 'none' }, 'this test');
-const model = { digest: bundle.digest, window: bundle.config.window, tokenizer: new Tokenizer(bundle) };
+const model = {
+  digest: bundle.digest,
+  window: bundle.config.window,
+  tokenizer: new Tokenizer(bundle),
+  fields: new CatalogueFields(bundle),
+};
 afterAll(() => engine.release());
 
 const actions = Array.from(
